@@ -1,0 +1,1 @@
+"""Attribution feedback: credit with a window and an interval."""

@@ -1,0 +1,1 @@
+"""Classification: ranked probabilities whose uncertainty is true."""

@@ -1,0 +1,1 @@
+"""Decisions: where the next unit of money goes, and when to leave it alone."""

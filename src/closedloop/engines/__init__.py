@@ -1,0 +1,1 @@
+"""The reduction from events to counts on other engines."""

@@ -1,0 +1,1 @@
+"""Execution: recorded, sent within limits, confirmed."""

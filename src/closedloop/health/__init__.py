@@ -1,0 +1,1 @@
+"""Health: looks, never acts."""

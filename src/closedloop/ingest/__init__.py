@@ -1,0 +1,1 @@
+"""Ingestion: meaning attached, nothing lost."""

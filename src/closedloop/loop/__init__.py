@@ -1,0 +1,1 @@
+"""The loop: the only code that calls all five rooms."""

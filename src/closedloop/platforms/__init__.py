@@ -1,0 +1,1 @@
+"""Platform adapters: doors to the outside."""

@@ -1,0 +1,1 @@
+"""A market with known truth, to try a loop before money does."""
