@@ -178,6 +178,18 @@ class LimitsRequests(Protocol):
 
 
 @runtime_checkable
+class WeighsRequests(Protocol):
+    """A platform whose quotas count different things: calls here, changes of one budget there."""
+
+    def costs(self, change: Change | None, target: Target) -> Mapping[str, float]:
+        """Return the units by scope of a change of the target, or of a read for None; a scope left out costs nothing.
+
+        Where a platform offers this, it stands in place of `LimitsRequests.cost`.
+        """
+        ...
+
+
+@runtime_checkable
 class ReportsSpend(Protocol):
     """A platform that reports spend and its own count of conversions."""
 

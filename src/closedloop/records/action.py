@@ -66,6 +66,7 @@ class AttemptResult:
         code, message: The platform's own, redacted.
         retry_at: When it may be tried again.
         request_id: The platform's id of the request.
+        usage: By scope, the share of the quota that the platform says is used (1 is all of it), where it says so.
     """
 
     status: AttemptStatus
@@ -73,6 +74,7 @@ class AttemptResult:
     message: str = ""
     retry_at: datetime | None = None
     request_id: str = ""
+    usage: Mapping[str, float] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
