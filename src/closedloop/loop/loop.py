@@ -1,0 +1,404 @@
+"""The loop: the only code that calls all five rooms, once per cycle and in order.
+
+Law of this file: one verb per room, each room entered once per cycle; a decision is durable before the first byte goes out;
+everything else is appended at the end of the cycle in one transaction with the new state, so a killed cycle is replayed and
+not half-kept. Time and randomness are arguments: ``now`` from the caller, one generator per cycle from the loop's seed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import attrs
+import numpy as np
+
+from closedloop.attribute import WindowedAttribution
+from closedloop.classify import BayesClassifier
+from closedloop.decide import BudgetDecider, default_target
+from closedloop.errors import ConfigurationError, InputError, LedgerError, PlatformError, WindowMismatchError
+from closedloop.execute import OutboxExecutor
+from closedloop.health import Thresholds, assess
+from closedloop.ingest import TableIngestor
+from closedloop.interfaces import AttributionFeedback, Classifier, Decider, Executor, Ingestor, Ledger, ReadsState
+from closedloop.ledger import MemoryLedger, SqliteLedger, decode, encode
+from closedloop.loop.cycle import CycleReport, Mode
+from closedloop.loop.holds import hold_all, hold_unreadable
+from closedloop.records.action import Entry, Receipts
+from closedloop.records.arms import Arm
+from closedloop.records.decision import Constraints, Plan, Target
+from closedloop.records.feedback import HealthReport
+from closedloop.records.moments import to_us
+from closedloop.records.money import Money
+from closedloop.records.quarantine import Ingested
+from closedloop.records.signal import Signals
+from closedloop.records.tags import TagSchema
+from closedloop.records.window import AttributionWindow
+
+_STATE = "attribution"
+RoomHook = Callable[[str, float, Any], None]
+
+
+class ClosedLoop:
+    """Ingest, attribute, classify, decide and execute, cycle after cycle, from one ledger.
+
+    Args:
+        window: The one attribution window; every layer must have been made with it.
+        platforms: Adapters by the name that stands in the platform tag. Without an adapter an arm is analysed and held.
+        ledger: A ledger, the path of an SQLite ledger, or None for one in memory.
+        constraints: What plans must respect.
+        tags: The tag columns of an arm.
+        targets: The budget target of each arm; by default platform and the other tags joined.
+        mode: ``shadow`` decides and sends nothing, ``approve`` sends what a named person approved, ``auto`` sends.
+        name: The account; a ledger made for another account, window or arm is refused.
+        seed: Seed of every random draw; cycle ``n`` draws from ``default_rng([seed, n])``.
+        horizon: Days a plan is meant for.
+        thresholds: Limits of the health checks.
+        conversion_type: The optimised conversion type, None for all.
+        ingestor, attribution, classifier, decider, executor: Your own rooms in place of the default ones.
+        hook: Called as ``hook(room, seconds, result)`` after each room.
+
+    Raises:
+        WindowMismatchError: Two layers have different windows.
+        ConfigurationError: The mode is unknown, or the ledger belongs to another account.
+
+    >>> import closedloop as cl
+    >>> window = cl.AttributionWindow(click="7d", view="1d")
+    >>> cl.ClosedLoop(window=window, classifier=cl.BayesClassifier(cl.AttributionWindow(click="28d")))
+    Traceback (most recent call last):
+    ...
+    closedloop.errors.WindowMismatchError: the loop has AttributionWindow(click=7d, view=1d) and its classifier has
+    AttributionWindow(click=28d, view=1d); field 'classifier'; give every layer the same AttributionWindow
+    """
+
+    def __init__(
+        self,
+        *,
+        window: AttributionWindow,
+        platforms: Mapping[str, Any] | None = None,
+        ledger: Ledger | str | Path | None = None,
+        constraints: Constraints | None = None,
+        tags: TagSchema | None = None,
+        targets: Mapping[Arm, Target] | None = None,
+        mode: Mode = "auto",
+        name: str = "default",
+        seed: int = 0,
+        horizon: float = 7.0,
+        thresholds: Thresholds | None = None,
+        conversion_type: str | None = None,
+        ingestor: Ingestor | None = None,
+        attribution: AttributionFeedback | None = None,
+        classifier: Classifier | None = None,
+        decider: Decider | None = None,
+        executor: Executor | None = None,
+        hook: RoomHook | None = None,
+    ) -> None:
+        if mode not in ("shadow", "approve", "auto"):
+            raise ConfigurationError("unknown mode", "mode", mode, None, ("shadow", "approve", "auto"))
+        tags = tags or TagSchema()
+        self.window = window
+        self.mode: Mode = mode
+        self.name = name
+        self.seed = seed
+        self.horizon = horizon
+        self.platforms = dict(platforms or {})
+        self.targets = dict(targets) if targets is not None else None
+        self.thresholds = thresholds or Thresholds()
+        self.ingestor = ingestor or TableIngestor(tags=tags)
+        self.attribution = attribution or WindowedAttribution(window, tags=tags, conversion_type=conversion_type)
+        self.classifier = classifier or BayesClassifier(window, seed=seed)
+        self.decider = decider or BudgetDecider(constraints or Constraints(), targets=targets, seed=seed)
+        self._hook = hook
+        self._check_windows(executor)
+        if ledger is None or isinstance(ledger, str | Path):
+            self.ledger: Ledger = MemoryLedger() if ledger is None else SqliteLedger(ledger)
+            self._owns_ledger = True
+        else:
+            self.ledger, self._owns_ledger = ledger, False
+        self.executor = executor or OutboxExecutor(self.ledger, self.platforms)
+        self._check_identity(tags)
+
+    # ---------------------------------------------------------------- set-up
+
+    def _check_windows(self, executor: Executor | None) -> None:
+        for layer, room in (
+            ("ingestor", self.ingestor),
+            ("attribution", self.attribution),
+            ("classifier", self.classifier),
+            ("decider", self.decider),
+            ("executor", executor),
+        ):
+            found = getattr(room, "window", self.window)
+            if found is not None and found != self.window:
+                problem = f"the loop has {self.window} and its {layer} has {found}"
+                raise WindowMismatchError(problem, layer, None, "give every layer the same AttributionWindow")
+
+    def _check_identity(self, tags: TagSchema) -> None:
+        mine = {"name": self.name, "window": encode(self.window), "arm": list(tags.arm)}
+        known = self.ledger.newest("identity", subject="loop")
+        if not known:
+            return
+        theirs = known[0].entry.body
+        for field, what in (("name", "account"), ("window", "attribution window"), ("arm", "arm columns")):
+            if theirs[field] != mine[field]:
+                error = WindowMismatchError if field == "window" else ConfigurationError
+                found = decode(theirs[field]) if field == "window" else theirs[field]
+                raise error(
+                    f"this ledger was made for another {what}: {found}", field, mine[field], "open it with that, or start a new ledger"
+                )
+
+    def _identity(self, now: datetime) -> Entry:
+        arm = list(getattr(self.ingestor, "tags", TagSchema()).arm)
+        body = {"name": self.name, "window": encode(self.window), "arm": arm}
+        return Entry(kind="identity", subject="loop", at=now, body=body, key="identity")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the ledger if the loop opened it."""
+        if self._owns_ledger and isinstance(self.ledger, SqliteLedger):
+            self.ledger.close()
+
+    # ---------------------------------------------------------------- one cycle
+
+    @property
+    def cycles(self) -> int:
+        """How many cycles the ledger holds as complete."""
+        done = self.ledger.newest("cycle", subject="loop")
+        return int(done[0].entry.body["cycle"]) if done else 0
+
+    def run_cycle(self, rows: Any, *, now: datetime) -> CycleReport:
+        """Run one cycle on new rows and return everything that crossed a door.
+
+        When it returns, the rows are remembered and the decisions recorded. When it does not (an exception, a kill), call it
+        again with the same or more rows: nothing is counted or sent twice, and a plan already recorded for this cycle stands.
+
+        Args:
+            rows: Any table of raw rows since the last complete cycle (more does no harm), or an `Ingested` made earlier.
+            now: The time of the cycle (aware). Not before the last cycle's.
+
+        Raises:
+            InputError: ``now`` has no zone or lies before the last cycle; the table cannot be read at all.
+            LedgerError: The ledger cannot be trusted or written.
+        """
+        self._check_clock(now)
+        cycle = self.cycles + 1
+        timings: dict[str, float] = {}
+
+        with self._room("execute", timings) as out:
+            self.executor.tick(now)  # what earlier cycles sent is settled before anything is learned from it
+            out.append(None)
+        with self._room("ingest", timings) as out:
+            out.append(rows if isinstance(rows, Ingested) else self.ingestor.ingest(rows))
+            ingested: Ingested = out[0]
+        saved = self.ledger.state(_STATE)
+        with self._room("attribute", timings) as out:
+            state = None if saved is None else self.attribution.load(saved)
+            out.append(self.attribution.attribute(ingested.batch, self.executor.receipts().rows, state=state, now=now))
+            outcomes = out[0]
+        with self._room("classify", timings) as out:
+            out.append(self.classifier.classify(outcomes, now=now))
+            signals: Signals = out[0]
+        with self._room("health", timings) as out:
+            out.append(self._assess(ingested, signals, now))
+            health: HealthReport = out[0]
+        with self._room("decide", timings) as out:
+            plan, note = self._plan(cycle, signals, health, now)
+            out.append(plan)
+        receipts = Receipts()
+        plan_entry = self._plan_entry(cycle, plan, now)
+        if self.mode == "auto" and plan.decisions:
+            with self._room("execute", timings) as out:
+                self.ledger.append([plan_entry])  # recorded before sent
+                out.append(self.executor.execute(plan, now=now))
+                receipts = out[0]
+
+        self._finish(cycle, plan_entry, outcomes.state.to_bytes(), ingested, health, now)
+        return CycleReport(
+            cycle=cycle,
+            now=now,
+            mode=self.mode,
+            ingested=ingested,
+            outcomes=outcomes,
+            signals=signals,
+            plan=plan,
+            receipts=receipts,
+            health=health,
+            timings=timings,
+            note=note,
+        )
+
+    def _check_clock(self, now: datetime) -> None:
+        to_us(now)
+        done = self.ledger.newest("cycle", subject="loop")
+        if done and now < done[0].entry.at:
+            last = done[0].entry.at.isoformat()
+            raise InputError(f"the clock went back: the last cycle ran at {last}", "now", now.isoformat(), "pass a later time")
+
+    @contextmanager
+    def _room(self, room: str, timings: dict[str, float]) -> Iterator[list[Any]]:
+        started = time.perf_counter()  # measures the room; no room reads a clock
+        result: list[Any] = []
+        yield result
+        seconds = time.perf_counter() - started
+        timings[room] = timings.get(room, 0.0) + seconds
+        if self._hook is not None:
+            self._hook(room, seconds, result[0] if result else None)
+
+    def _assess(self, ingested: Ingested, signals: Signals, now: datetime) -> HealthReport:
+        windows = {"loop": self.window, "attribution": self.attribution.window, "classifier": self.classifier.window}
+        for name, platform in self.platforms.items():
+            reporting = getattr(platform, "reporting_window", None)
+            if reporting is not None:
+                windows[f"platform {name}"] = reporting
+        return assess(
+            windows=windows,
+            ingested=ingested,
+            signals=signals,
+            receipts=self.executor.receipts(),
+            now=now,
+            thresholds=self.thresholds,
+        )
+
+    # ---------------------------------------------------------------- deciding
+
+    def _plan(self, cycle: int, signals: Signals, health: HealthReport, now: datetime) -> tuple[Plan, str]:
+        recorded = self.ledger.newest("plan", subject=f"cycle {cycle}")
+        if recorded:
+            return decode(recorded[0].entry.body["plan"]), "resumed: the plan recorded before the interruption stands"
+        budgets, unreadable = self._budgets(signals, now)
+        rng = np.random.default_rng([self.seed, cycle])
+        plan = self.decider.decide(signals, budgets, horizon=self.horizon, now=now, rng=rng)
+        plan = attrs.evolve(plan, provenance={**plan.provenance, "cycle": cycle, "seed": self.seed, "mode": self.mode})
+        plan = hold_unreadable(plan, unreadable)
+        paused = self.paused
+        if paused is not None:
+            return hold_all(plan, "paused", f"The loop is paused: {paused}.", "Call resume()."), "paused"
+        if health.advice != "run":
+            mend = "; ".join(f.mend for f in (*health.conditions, *health.findings) if f.severity == "critical" and f.mend)
+            return hold_all(plan, "health", f"Health says {health.advice}: {health.because}.", mend), f"health: {health.advice}"
+        return plan, ""
+
+    def _target(self, signals: Signals, position: int) -> Target | None:
+        arm = signals.arms[position]
+        if self.targets is not None:
+            return self.targets.get(arm)
+        return default_target(signals.arms.columns, arm)
+
+    def _budgets(self, signals: Signals, now: datetime) -> tuple[dict[Arm, Money] | None, dict[Arm, str]]:
+        """Return the budget a day of every arm whose platform says it, and why the others have none."""
+        if not self.platforms:
+            return None, {}
+        budgets: dict[Arm, Money] = {}
+        unreadable: dict[Arm, str] = {}
+        for position, arm in enumerate(signals.arms):
+            target = self._target(signals, position)
+            platform = None if target is None else self.platforms.get(target.platform)
+            if target is None or not isinstance(platform, ReadsState):
+                name = "no target" if target is None else f"no adapter for platform {target.platform!r}"
+                unreadable[arm] = f"{name}; known: {', '.join(self.platforms)}"
+                continue
+            try:
+                found = platform.read(target, now=now)
+            except PlatformError as error:
+                unreadable[arm] = str(error)
+                continue
+            if found.budget is not None:
+                budgets[arm] = found.budget
+        return budgets, unreadable
+
+    # ---------------------------------------------------------------- recording
+
+    def _plan_entry(self, cycle: int, plan: Plan, now: datetime) -> Entry:
+        return Entry(
+            kind="plan",
+            subject=f"cycle {cycle}",
+            at=now,
+            body={"plan": encode(plan), "plan_id": plan.plan_id, "cycle": cycle, "mode": self.mode},
+            key=f"plan:{cycle}",
+            is_open=self.mode == "approve" and bool(plan.decisions),
+        )
+
+    def _finish(self, cycle: int, plan: Entry, state: bytes, ingested: Ingested, health: HealthReport, now: datetime) -> None:
+        body = {
+            "cycle": cycle,
+            "plan_id": plan.body["plan_id"],
+            "mode": self.mode,
+            "rows": ingested.n_rows,
+            "accepted": ingested.n_accepted,
+            "quarantined": len(ingested.quarantine),
+            "advice": health.advice,
+            "because": health.because,
+        }
+        entries = [self._identity(now)] if cycle == 1 else []
+        entries += [plan, Entry(kind="cycle", subject="loop", at=now, body=body, key=f"cycle:{cycle}")]
+        self.ledger.append(entries, states={_STATE: state})
+
+    # ---------------------------------------------------------------- control by people
+
+    @property
+    def paused(self) -> str | None:
+        """Why the loop is paused, None when it is not."""
+        found = self.ledger.newest("mode", subject="loop")
+        body = found[0].entry.body if found else {}
+        return str(body["reason"]) if body.get("paused") else None
+
+    def _set_paused(self, paused: bool, reason: str, by: str, now: datetime) -> None:
+        number = sum(1 for _ in self.ledger.entries(kind="mode", subject="loop")) + 1
+        body = {"paused": paused, "reason": reason, "by": by}
+        self.ledger.append([Entry(kind="mode", subject="loop", at=now, body=body, key=f"mode:{number}")])
+
+    def pause(self, reason: str, *, by: str, now: datetime) -> None:
+        """Hold every arm from the next cycle on, and record who said so and why; learning goes on."""
+        self._set_paused(True, reason, by, now)
+
+    def resume(self, *, by: str, now: datetime) -> None:
+        """Let the loop act again, and record who said so."""
+        self._set_paused(False, "", by, now)
+
+    def awaiting_approval(self) -> Sequence[Plan]:
+        """Return the plans that wait for a person, oldest first."""
+        return [decode(r.entry.body["plan"]) for r in self.ledger.newest("plan", only_open=True)]
+
+    def approve(self, plan_id: str, *, by: str, now: datetime) -> Receipts:
+        """Send a plan that waits, and record who approved it.
+
+        Raises:
+            ConfigurationError: No such plan waits; those that do are listed.
+        """
+        for found in self.ledger.newest("plan", only_open=True):
+            entry = found.entry
+            if entry.body["plan_id"] == plan_id:
+                approved = Entry(kind="approval", subject=plan_id, at=now, body={"by": by}, key=f"approval:{plan_id}")
+                closed = attrs.evolve(entry, at=now, key=f"{entry.key}:approved", is_open=False)
+                self.ledger.append([approved, closed])
+                return self.executor.execute(decode(entry.body["plan"]), now=now)
+        waiting = tuple(p.plan_id for p in self.awaiting_approval())
+        raise ConfigurationError("no such plan waits for approval", "plan_id", plan_id, None, waiting)
+
+    def tick(self, now: datetime) -> datetime | None:
+        """Let the executor do what is due; return when to call again, None when nothing is open."""
+        return self.executor.tick(now)
+
+    def verify(self) -> None:
+        """Check the ledger's own evidence, where the ledger offers it.
+
+        Raises:
+            LedgerError: A record was edited, removed or reordered.
+        """
+        check = getattr(self.ledger, "verify", None)
+        if check is None:
+            raise LedgerError("this ledger cannot verify itself", "ledger", type(self.ledger).__name__)
+        check()
+
+    def __repr__(self) -> str:
+        return f"ClosedLoop({self.name!r}, {self.window}, mode={self.mode}, {self.cycles} cycles, platforms={sorted(self.platforms)})"
