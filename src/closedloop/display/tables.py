@@ -30,14 +30,13 @@ def number(value: float, digits: int = 3) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def plain(value: object) -> str:
-    """Return one line of printable text for any value; control characters and overlong text do not get through."""
+def plain(value: object, limit: int = _CELL) -> str:
+    """Return one line of printable text for any value, at most ``limit`` characters; control characters do not get through."""
     text = number(value) if isinstance(value, float) else "" if value is None else str(value)
-    if len(text) > 4 * _CELL:  # look at no more of a ten-million-character tag than can be shown
-        text = text[: 4 * _CELL]
+    text = text[: limit + 1]  # look at no more of a ten-million-character tag than can be shown
     # Control and format characters (terminal escapes, right-to-left overrides) become a visible substitute.
     text = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text)
-    return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _numeric(column: Sequence[object]) -> bool:

@@ -66,6 +66,7 @@ class AttemptResult:
         code, message: The platform's own, redacted.
         retry_at: When it may be tried again.
         request_id: The platform's id of the request.
+        scope: For ``throttled``, the quota that refused (one of the platform's `limits`), "" when the platform does not say.
         usage: By scope, the share of the quota that the platform says is used (1 is all of it), where it says so.
     """
 
@@ -74,6 +75,7 @@ class AttemptResult:
     message: str = ""
     retry_at: datetime | None = None
     request_id: str = ""
+    scope: str = ""
     usage: Mapping[str, float] = attrs.field(factory=dict)
 
 
@@ -108,6 +110,54 @@ class Receipt:
     waited_for_quota: float = 0.0
     code: str = ""
     message: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Action:
+    """One action as the executor keeps it in a ledger: its receipt, and what is needed to go on after a crash.
+
+    Args:
+        receipt: Where it stands.
+        before: What the decision saw in force; the change is *stale* when something else stands. None skips the comparison.
+        value: Expected gain a day; more valuable actions are sent first when quota is short.
+        step: Number of the record in the action's life, from 0; two workers cannot both write the same step.
+        expires_at: After this it is no longer sent.
+        due_at: When it wants attention next, None for at once.
+        ready_at: Since when it could have been sent.
+        look_until: Until when an accepted change may take to show.
+        worker: Who wrote the record.
+    """
+
+    receipt: Receipt
+    before: Money | None
+    value: float
+    step: int
+    expires_at: datetime
+    due_at: datetime | None = None
+    ready_at: datetime | None = None
+    look_until: datetime | None = None
+    worker: str = ""
+
+
+DELAY_STEPS = ("decision to ledger", "queue: quota", "queue: other", "platform: until accepted", "platform: until confirmed")
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float:
+    return 0.0 if start is None or end is None else max((end - start).total_seconds(), 0.0)
+
+
+def _steps(receipt: Receipt) -> tuple[float, ...]:
+    """Return the seconds of one action in each of `DELAY_STEPS`; a step that was not reached takes none."""
+    r = receipt
+    waited = _seconds(r.recorded_at, r.sent_at or r.settled_at)
+    quota = min(r.waited_for_quota, waited)
+    return (
+        _seconds(r.decided_at, r.recorded_at),
+        quota,
+        waited - quota,
+        _seconds(r.sent_at, r.accepted_at or r.settled_at),
+        _seconds(r.accepted_at, r.settled_at),
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -147,6 +197,11 @@ class Receipts:
 
     def _repr_html_(self) -> str:
         return html_table(self.to_columns(), title=f"Receipts: {len(self)} actions")
+
+    def delay(self) -> dict[str, float]:
+        """Return the mean seconds that settled actions spent in each step from decision to confirmation, {} when none is settled."""
+        steps = [_steps(r) for r in self.rows if r.settled_at is not None]
+        return {name: sum(s[i] for s in steps) / len(steps) for i, name in enumerate(DELAY_STEPS)} if steps else {}
 
     @classmethod
     def of(cls, rows: Sequence[Receipt]) -> Receipts:

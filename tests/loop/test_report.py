@@ -1,0 +1,187 @@
+"""The report says what the records say, and stays inert whatever the data hold."""
+
+import math
+import re
+from datetime import UTC, date, datetime, timedelta
+from html.parser import HTMLParser
+
+import attrs
+import numpy as np
+import pytest
+
+from closedloop.loop.cycle import CycleReport
+from closedloop.loop.report import render
+from closedloop.records.action import Change, Receipt, Receipts
+from closedloop.records.arms import TAG_COLUMNS, Arms
+from closedloop.records.batch import EventBatch
+from closedloop.records.decision import Decision, Hold, Plan, Target
+from closedloop.records.feedback import Finding, HealthReport
+from closedloop.records.interval import Interval, Intervals
+from closedloop.records.moments import to_us
+from closedloop.records.money import Money
+from closedloop.records.outcomes import Cohorts, Outcomes, SpendDays
+from closedloop.records.quarantine import Ingested, Quarantine, QuarantinedRow, TagReport
+from closedloop.records.signal import GammaMixture, Signals
+from closedloop.records.window import AttributionWindow
+
+NOW = datetime(2026, 3, 9, 6, 0, tzinfo=UTC)
+WINDOW = AttributionWindow(click="7d", view="1d")
+HOSTILE = (
+    "<script>document.title='owned'</script>",
+    "\u202egnp.exe\u2066",
+    "x" * 10_000,
+    '"><img src="http://127.0.0.1:9/leak.png" onerror=alert(1)>',
+    '=HYPERLINK("http://evil.example","sum")',
+    "@SUM(1+1)*cmd|' /C calc'!A0",
+    "</style></table><h1>approved",
+    "Z\u0300\u0301\u0302\u0303" * 50,
+    "&lt;b&gt; &amp;amp;",
+    "javascript:alert(1)",
+    "\x1b[31mred\x00",
+    "عرض الربيع",
+)
+
+
+def interval(low: float, estimate: float, high: float) -> Interval:
+    return Interval(low=low, estimate=estimate, high=high, level=0.9, kind="credible")
+
+
+def cycle(n: int = 12, seed: int = 1, names: tuple[str, ...] = (), mode: str = "auto", moves: bool = True) -> CycleReport:
+    """A cycle over ``n`` arms with figures of a plausible shop: two thirds of the arms move, the rest are held."""
+    rng = np.random.default_rng(seed)
+    places = ("google", "meta", "tiktok")
+    arms_list = [
+        (
+            places[i % 3],
+            names[i % len(names)] if names else ("spring-sale", "brand", "retargeting", "newcomers")[i // 3 % 4],
+            ("lookalike", "past-buyers", "interest-running")[i // 2 % 3],
+            f"video-{i:03d}",
+            names[(i + 1) % len(names)] if names else ("feed", "stories", "search")[i % 3],
+        )
+        for i in range(n)
+    ]
+    arms = Arms.of(TAG_COLUMNS, arms_list)
+    cost = np.exp(rng.normal(3.0, 0.5, n))
+    spread = np.exp(rng.uniform(0.15, 0.8, n))
+    high = cost * spread
+    estimate = cost.copy()
+    if n > 5:
+        high[5] = np.inf
+        estimate[4], high[4] = np.inf, np.inf
+    costs = Intervals(low=cost / spread, estimate=estimate, high=high, level=0.9, kind="credible")
+    order = np.argsort(cost)
+    ones = np.ones(n)
+    no_days = np.empty(0, dtype=np.int32)
+    none = np.empty(0)
+    outcomes = Outcomes(
+        window=WINDOW, arms=arms,
+        cohorts=Cohorts(
+            arm=no_days, day=no_days, kind=np.empty(0, dtype=np.int8), exposures=none, credit=none, credit_squared=none, value=none,
+            value_squared=none, maturity=none, age=no_days,
+        ),
+        spend=SpendDays(arm=no_days, day=no_days, spend=none), delay={},
+        credits=Intervals(low=ones, estimate=ones, high=ones, level=0.9, kind="credible"), conversion_type="purchase", model="last",
+        currency="EUR", watermark={p: to_us(NOW - timedelta(hours=5)) for p in places}, revision=63, n_conversions=4312, n_uncredited=611,
+    )  # fmt: skip
+    signals = Signals(
+        window=WINDOW, arms=arms, order=order, rate=Intervals(low=0.01 * ones, estimate=0.02 * ones, high=0.03 * ones, level=0.9, kind="credible"),
+        cost_per_conversion=costs, roas=None, posteriors={"click": GammaMixture(shape=ones[:, None], rate=ones[:, None], weight=ones[:, None])},
+        exposures_per_day={"click": 100 * ones}, spend_per_day=50 * ones, value_per_conversion=ones,
+        p_best=rng.dirichlet(np.where(np.arange(n) == order[0], 20.0, 0.4)), expected_loss=0.1 * ones, effective_volume=rng.uniform(20, 400, n),
+        weekly_conversions=rng.uniform(5, 140, n), evidence_age=9 * ones, dispersion=1.2 * ones, maturity=rng.uniform(0.6, 0.97, n),
+        borrowed_share=rng.uniform(0.02, 0.7, n), tagged_share=0.97 * ones, classifier="BayesClassifier 0.1.0", outcomes=outcomes, now_us=to_us(NOW),
+    )  # fmt: skip
+    decisions, holds = [], []
+    for rank, i in enumerate(order):
+        arm = arms[int(i)]
+        target = Target(arm[0], f"budget-{i}")
+        before = Money.of(round(float(rng.uniform(80, 900)), 2), "EUR")
+        if rank % 3 != 2 and moves:
+            step = 0.2 if rank < n / 2 else -0.2
+            after = Money(int(before.micros * (1 + step)) // 10_000 * 10_000, "EUR")
+            middle = abs(step) * before.units / float(cost[i]) * 0.3 * (1 if step > 0 else -0.4)
+            ends = sorted((middle - 0.6 * abs(middle), middle + 0.9 * abs(middle)))
+            why = f"A further euro here returns {'more' if step > 0 else 'less'} than elsewhere: marginal cost {cost[i]:.1f} EUR against 21.4 EUR."
+            decisions.append(
+                Decision(
+                    decision_id=f"d{i}",
+                    arm=arm,
+                    target=target,
+                    before=before,
+                    after=after,
+                    gain=interval(ends[0], middle, ends[1]),
+                    p_gain=0.93,
+                    reason=why,
+                )
+            )
+        else:
+            reason = ("low_volume", "thin_evidence", "immature")[rank // 3 % 3]
+            known = interval(-math.inf, 0.0, math.inf) if reason == "low_volume" else interval(-1.0, 0.2, 2.0)
+            holds.append(
+                Hold(
+                    arm=arm, target=target, budget=before, reason=reason, gain=known,
+                    explanation="31 conversions a week in this campaign, 50 are needed before a move can be told from noise.",
+                    lift="About 9 more days at this pace, or fewer audiences in the campaign.",
+                )
+            )  # fmt: skip
+    plan = Plan(
+        plan_id="p-20260309-7c1f", made_at=NOW, window=WINDOW, decisions=tuple(decisions), holds=tuple(holds),
+        gain=interval(0.9, 4.1, 7.4) if decisions else interval(0, 0, 0), p_gain=0.96 if decisions else 0.0, expected_shortfall=0.2, horizon_days=7.0,
+        provenance={"seed": 7, "closedloop": "0.1.0", "numpy": "2.4.6", "total": "5,400.00 EUR", "max_step": 0.2},
+    )  # fmt: skip
+    health = HealthReport(
+        conditions=(
+            Finding(name="one_window", severity="ok", scope="account", measured=interval(0, 0, 0), threshold=0,
+                    evidence="All layers share AttributionWindow(click=7d, view=1d)."),
+            Finding(name="tagging", severity="ok", scope="account", measured=interval(0.969, 0.971, 0.973), threshold=0.95,
+                    evidence="97.1 % of touches and 98.0 % of spend carry every tag; 95 % are needed."),
+            Finding(name="volume", severity="warning", scope="account", measured=interval(20, 31, 44), threshold=50,
+                    evidence="2 of 4 campaigns have fewer than 50 mature conversions a week.", mend="Join the campaigns newcomers and brand."),
+            Finding(name="integrations", severity="critical", scope="account", measured=interval(0.4, 0.5, 0.6), threshold=0.95,
+                    evidence="tiktok confirmed 9 of 18 changes within a day; 2 replies were lost.", mend="Renew the access token of tiktok."),
+        ),
+        findings=(
+            Finding(name="stale_data", severity="warning", scope="meta / brand", measured=interval(20, 22, 30), threshold=24,
+                    evidence="Its spend arrives 22 hours after the end of the day.", mend="Read its report twice a day."),
+        ),
+        advice="hold" if not moves else "run", because="Three of four conditions are met; the campaigns under the minimum volume are held.",
+        campaigns={"newcomers": "manual"},
+    )  # fmt: skip
+    receipts = [
+        Receipt(
+            action_id=d.decision_id, plan_id=plan.plan_id, change=Change(action_id=d.decision_id, target=d.target, budget=d.after), prior=None,
+            state="rejected" if k == 2 else "confirmed", attempts=1, decided_at=NOW, recorded_at=NOW + timedelta(seconds=0.2),
+            sent_at=NOW + timedelta(seconds=40 + 3 * k), accepted_at=NOW + timedelta(seconds=42 + 3 * k),
+            settled_at=NOW + timedelta(seconds=73 + 3 * k), waited_for_quota=35.0 + 3 * k, code="BUDGET_TOO_LOW" if k == 2 else "",
+            message="the budget is below the minimum of the campaign" if k == 2 else "",
+        )
+        for k, d in enumerate(decisions)
+    ]  # fmt: skip
+    bad = QuarantinedRow(
+        position=17, field="cost", value="'-3.1'", reason="negative", mend="a cost is zero or more; check the sign of refunds",
+        row={"event_id": "e17", "cost": "-3.1"},
+    )  # fmt: skip
+    return CycleReport(
+        cycle=63, now=NOW, mode=mode,
+        ingested=Ingested(
+            batch=EventBatch.empty(), quarantine=Quarantine(rows=(bad,)), n_rows=18_412, n_accepted=18_399, n_duplicates=12,
+            tags=TagReport(platform=places, campaign=("a", "b", "c"), rows=(100, 100, 100), tagged=(98, 97, 96)),
+        ),
+        outcomes=outcomes, signals=signals, plan=plan, receipts=Receipts.of(receipts if mode == "auto" else []), health=health,
+        timings={"ingest": 0.31, "attribute": 0.12, "classify": 0.05, "decide": 0.2, "execute": 0.03, "health": 0.01},
+    )  # fmt: skip
+
+
+def history(days: int = 70) -> list[dict[str, object]]:
+    rng = np.random.default_rng(3)
+    rows = []
+    for i in range(days):
+        truth = 27.0 - 6.0 / (1 + math.exp(-(i - 34) / 5))
+        wide = 0.06 + 0.5 / (1 + i)
+        middle = truth * math.exp(rng.normal(0, wide / 2))
+        rows.append({
+            "day": date(2026, 1, 1) + timedelta(days=i), "spend": 5000 + 300 * math.sin(i), "conversions": 200, "truth": truth,
+            "cost_per_conversion": interval(middle * math.exp(-1.64 * wide), middle, middle * math.exp(1.64 * wide)),
+            "note": "loop on" if i == 28 else "",
+        })  # fmt: skip
+    return rows
