@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Sequence
 
 import attrs
@@ -22,6 +23,9 @@ STRIP = 220  # pixels of one strip; the page gives the column the same width
 _PAD = 9  # room at both ends for a dot or an arrow
 
 
+_NUMBER = re.compile(r"[+-][0-9][0-9.,]*", re.ASCII)
+
+
 def text(value: object, limit: int = 60) -> str:
     """Return any value as one line of printable, escaped text that no spreadsheet takes for a formula when it is pasted.
 
@@ -29,7 +33,7 @@ def text(value: object, limit: int = 60) -> str:
     ('&lt;b&gt;�name', "'=1+1", '-3', '')
     """
     line = plain(value, limit)
-    if line[:1] in ("=", "+", "-", "@") and not line[1:2].isdigit():
+    if line[:1] in ("=", "+", "-", "@") and not _NUMBER.fullmatch(line):
         line = "'" + line
     return html.escape(line, quote=False)
 
@@ -310,6 +314,7 @@ def columns(amounts: Sequence[float], label: str = "", height: int = 64) -> str:
     for i, amount in enumerate(amounts):
         if math.isfinite(amount) and amount > 0:
             tall = (height - top - bottom) * amount / most
-            at = min(max(left + pitch * i - thick / 2, left), width - right - thick)
-            body += f'<rect class="was" x="{at:.1f}" y="{height - bottom - tall:.1f}" width="{thick:.1f}" height="{tall:.1f}"/>'
+            middle = left + pitch * i if n > 1 else (left + width - right) / 2
+            one, other = max(middle - thick / 2, left), min(middle + thick / 2, width - right)
+            body += f'<rect class="was" x="{one:.1f}" y="{height - bottom - tall:.1f}" width="{other - one:.1f}" height="{tall:.1f}"/>'
     return _svg(body, width, height, "wide", label)

@@ -104,9 +104,13 @@ def _tiles(report: CycleReport) -> str:
     if after is not None and before is not None:
         was = "unchanged" if after == before else f"was {_money(before)}"
         tiles.append(("All budgets, a day", _money(after), was))
-    if math.isfinite(plan.gain.estimate):
+    if plan.decisions and math.isfinite(plan.gain.estimate):
         tiles.append(
-            (f"Expected gain, {text(plan.unit)} a day", signed(plan.gain.estimate), between(plan.gain.low, plan.gain.high, sign=True))
+            (
+                f"{text(plan.unit.capitalize() if plan.unit.islower() else plan.unit)} gained a day",
+                signed(plan.gain.estimate),
+                between(plan.gain.low, plan.gain.high, sign=True),
+            )
         )
     if plan.decisions:
         tiles.append(("Probability that it helps", percent(plan.p_gain), f"if not, expect to lose {amount(plan.expected_shortfall)} a day"))
@@ -139,18 +143,18 @@ def _changes(report: CycleReport) -> str:
         share = f"{signed(100 * change / d.before.micros)} %" if d.before.micros else "new"
         way = f'<b class="{"up" if change >= 0 else "down"}">{"▲" if change >= 0 else "▼"} {share}</b>'
         name = f'{_arm(d.arm)}<p class="why">{text(d.reason, _PROSE)}</p>'
-        moved = f"{_money(d.before)}<br>→ <b>{_money(d.after)}</b><br>{way}"
-        sure = estimated(d.gain.low, d.gain.estimate, d.gain.high, sign=True)
-        rows.append([name, svg.bars(budget, d.before.units, d.after.units), moved, gain, sure, percent(d.p_gain)])
-    level = f"{number(100 * plan.gain.level)} %"
-    gained = f"Gain a day, {text(plan.unit)}{svg.axis(gain_scale)}"
-    heads = ["Arm, and why", f"Budget a day{svg.axis(budget)}", "Before → after", gained, f"{level} interval", "Helps"]
-    backgrounds = {1: svg.grid(budget), 3: svg.grid(gain_scale, 0.0)}
+        moved = f"{minus(f'{d.before.units:,.2f}')} → <b>{_money(d.after)}</b> {way}"
+        sure = f"{estimated(d.gain.low, d.gain.estimate, d.gain.high, sign=True)}, helps: {percent(d.p_gain)}"
+        budgets = f"{svg.bars(budget, d.before.units, d.after.units)}<small>{moved}</small>"
+        rows.append([name, budgets, f"{gain}<small>{sure}</small>"])
+    gained = f"Gain a day, {text(plan.unit)} ({number(100 * plan.gain.level)} % interval){svg.axis(gain_scale)}"
+    heads = ["Arm, and why", f"Budget a day, before → after{svg.axis(budget)}", gained]
+    backgrounds = {1: svg.grid(budget), 2: svg.grid(gain_scale, 0.0)}
     return (
         "<h2>What changes, and why</h2>"
         '<p class="soft">Pale bar: budget before. Coloured bar: after. Each gain is that of the one move made alone; '
         "the gain of the plan above is not their sum, because its parts share money and evidence.</p>"
-        + table(heads, "asrsrr", rows, backgrounds=backgrounds, more=len(plan.decisions) - len(shown))
+        + table(heads, "ass", rows, backgrounds=backgrounds, more=len(plan.decisions) - len(shown))
         + _by_platform(report)
     )
 
@@ -240,7 +244,7 @@ def _broken(report: CycleReport) -> str:
     rank = {"critical": 0, "warning": 1, "ok": 2}
     findings = sorted((f for f in health.findings if f.severity != "ok"), key=lambda f: rank[f.severity])
     parts = [
-        f"<h2>What is broken</h2><p>{text(health.because, _PROSE)}</p>",
+        f"<h2>What is well, and what is broken</h2><p>{text(health.because, _PROSE)}</p>",
         '<div class="checks">',
         *map(_check, health.conditions),
         "</div>",
@@ -345,7 +349,8 @@ def _history(history: Sequence[Mapping[str, Any]] | None) -> str:
         return ""
     spend = svg.columns(_column(history, "spend"), "Spend over time")
     words = "Line: estimate, with its interval. " + ("Dashed: the truth, known because this market is simulated. " if truth else "")
-    return f'<h2>Cost per conversion over time</h2><p class="soft">{words}{"Columns: spend a day." if spend else ""}</p>' + picture + spend
+    words += "Columns: spend a day." if spend else ""
+    return f'<h2>Cost per conversion over time</h2><p class="soft">{words}</p><div class="scroll chart">{picture}{spend}</div>'
 
 
 def render(
