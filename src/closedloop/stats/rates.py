@@ -1,0 +1,51 @@
+"""Two Poisson rates compared exactly.
+
+Law of this file: numbers in, numbers out. Given the total of two independent Poisson counts, the first one is binomial, so the
+ratio of their rates has an exact interval (Przyborowski & Wilenski 1940, Biometrika 31; Clopper & Pearson 1934).
+"""
+
+from __future__ import annotations
+
+import math
+
+from scipy.special import betaincinv
+
+from closedloop.errors import ConfigurationError
+
+
+def ratio_interval(
+    count: float, exposure: float, base_count: float, base_exposure: float, *, level: float = 0.9
+) -> tuple[float, float, float]:
+    """Return (low, estimate, high) of the rate ``count / exposure`` relative to ``base_count / base_exposure``.
+
+    Args:
+        count, base_count: Poisson counts, zero or more.
+        exposure, base_exposure: Their exposures, above zero.
+        level: Coverage of the exact (conservative) equal-tailed interval.
+
+    Raises:
+        ConfigurationError: A count is negative, an exposure is not positive, or the level is not in (0, 1).
+
+    >>> low, estimate, high = ratio_interval(120, 1000.0, 100, 1000.0)
+    >>> round(low, 2), estimate, round(high, 2)
+    (0.94, 1.2, 1.53)
+    """
+    for name, value in (("exposure", exposure), ("base_exposure", base_exposure)):
+        if not 0.0 < value < math.inf:
+            raise ConfigurationError("an exposure is above zero", name, value)
+    for name, value in (("count", count), ("base_count", base_count)):
+        if not 0.0 <= value < math.inf:
+            raise ConfigurationError("a count is zero or more", name, value)
+    if not 0.0 < level < 1.0:
+        raise ConfigurationError("a level lies between 0 and 1", "level", level)
+    tail = (1.0 - level) / 2.0
+    scale = base_exposure / exposure
+    low_share = float(betaincinv(count, base_count + 1.0, tail)) if count > 0 else 0.0
+    high_share = float(betaincinv(count + 1.0, base_count, 1.0 - tail)) if base_count > 0 else 1.0
+
+    def odds(share: float) -> float:
+        return math.inf if share >= 1.0 else share / (1.0 - share) * scale
+
+    estimate = math.inf if base_count == 0 else count / base_count * scale
+    low, high = odds(low_share), odds(high_share)
+    return low, min(max(estimate, low), high), high
