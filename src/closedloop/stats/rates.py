@@ -28,7 +28,7 @@ def ratio_interval(
 
     >>> low, estimate, high = ratio_interval(120, 1000.0, 100, 1000.0)
     >>> round(low, 2), estimate, round(high, 2)
-    (0.94, 1.2, 1.53)
+    (0.95, 1.2, 1.51)
     """
     for name, value in (("exposure", exposure), ("base_exposure", base_exposure)):
         if not 0.0 < value < math.inf:
