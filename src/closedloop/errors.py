@@ -132,5 +132,9 @@ class LedgerError(ClosedLoopError):
     """The ledger cannot be trusted or written: stop, and keep the store as it is."""
 
 
+class ConflictError(LedgerError):
+    """Another writer recorded something else under the same key: read what stands, then decide again."""
+
+
 class InvariantError(ClosedLoopError, AssertionError):
     """A promise of this library was broken by this library: a bug, please report it."""

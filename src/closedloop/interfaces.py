@@ -122,8 +122,10 @@ class Ledger(Protocol):
         """
         ...
 
-    def entries(self, *, kind: str | None = None, subject: str | None = None, after: int = 0) -> Iterator[Recorded]:
-        """Yield records in sequence, filtered."""
+    def entries(
+        self, *, kind: str | None = None, subject: str | None = None, after: int = 0, since: datetime | None = None
+    ) -> Iterator[Recorded]:
+        """Yield records in sequence, filtered; ``after`` is a sequence number, ``since`` a time that `Entry.at` has reached."""
         ...
 
     def newest(

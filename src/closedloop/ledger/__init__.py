@@ -1,1 +1,8 @@
-"""Append-only memory."""
+"""Append-only memory of the loop."""
+
+from closedloop.ledger.chain import Head
+from closedloop.ledger.memory import MemoryLedger
+from closedloop.ledger.sqlite import SqliteLedger
+from closedloop.records.codec import canonical, decode, encode
+
+__all__ = ["Head", "MemoryLedger", "SqliteLedger", "canonical", "decode", "encode"]

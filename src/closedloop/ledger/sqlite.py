@@ -1,0 +1,294 @@
+"""The embedded ledger: one SQLite file, write-ahead log, every commit on disk before the call returns.
+
+Law of this file: what was appended is durable when `append` returns (``synchronous=FULL``: the disk is flushed at each commit),
+and a batch is written whole or not at all. Whatever SQLite refuses becomes a `LedgerError` that says whose move it is.
+
+References:
+    SQLite, "Write-Ahead Logging" and "PRAGMA synchronous".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from closedloop.errors import ConfigurationError, LedgerError
+from closedloop.ledger.chain import FORMAT, ORIGIN, Head, Line, walk
+from closedloop.ledger.lines import Prepared, check_same, extend, prepare, recorded
+from closedloop.records.action import Entry, Recorded
+from closedloop.records.moments import to_us
+
+_APPLICATION = 0x434C4C31  # "CLL1": says that an SQLite file is a ledger of ours
+_PAGE = 1000  # records read at a time, so that a slow reader never holds a transaction
+_SCHEMA = """
+CREATE TABLE entries (
+    sequence INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, at_us INTEGER NOT NULL, key TEXT NOT NULL UNIQUE,
+    is_open INTEGER NOT NULL, due_us INTEGER, body TEXT NOT NULL, digest TEXT NOT NULL
+) STRICT;
+CREATE INDEX entries_at ON entries (kind, at_us);
+CREATE INDEX entries_subject ON entries (kind, subject, sequence);
+CREATE TABLE newest (
+    kind TEXT NOT NULL, subject TEXT NOT NULL, sequence INTEGER NOT NULL, is_open INTEGER NOT NULL, due_us INTEGER,
+    PRIMARY KEY (kind, subject)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX newest_open ON newest (kind, due_us, sequence) WHERE is_open = 1;
+CREATE TABLE states (name TEXT PRIMARY KEY, value BLOB NOT NULL, digest TEXT NOT NULL) STRICT, WITHOUT ROWID;
+"""
+_COLUMNS = "e.sequence, e.kind, e.subject, e.at_us, e.key, e.is_open, e.due_us, e.body, e.digest"
+
+
+def _line(row: Sequence[Any]) -> tuple[Line, str]:
+    sequence, kind, subject, at_us, key, is_open, due_us, body, digest = row
+    return Line(sequence, kind, subject, at_us, key, bool(is_open), due_us, body), digest
+
+
+class SqliteLedger:
+    """Keep records in one SQLite file.
+
+    Args:
+        path: The file; made when absent. A file of another program, or of a later version, is refused.
+        busy_timeout: Seconds to wait for another process that is writing.
+        read_only: Only read: nothing is made or changed, also not on a read-only disk.
+
+    Raises:
+        LedgerError: The file cannot be opened, is damaged, locked, or not a ledger.
+
+    >>> from datetime import UTC, datetime
+    >>> ledger = SqliteLedger(":memory:")
+    >>> entry = Entry(kind="mode", subject="loop", at=datetime(2026, 1, 1, tzinfo=UTC), body={"mode": "auto"}, key="mode:1")
+    >>> ledger.append([entry], states={"attribution": b"..."}), ledger.append([entry])
+    (1, 0)
+    >>> ledger.verify().sequence
+    1
+    """
+
+    def __init__(self, path: str | Path, *, busy_timeout: float = 5.0, read_only: bool = False) -> None:
+        if not busy_timeout >= 0:
+            raise ConfigurationError("the time to wait is zero or more", "busy_timeout", busy_timeout)
+        self.path = str(path)
+        self._read_only = read_only
+        self._lock = threading.RLock()  # a scheduler may call from any of its threads, one at a time
+        with self._translated("open"):
+            if read_only:
+                uri = Path(path).absolute().as_uri() + "?mode=ro"
+                self._db = sqlite3.connect(uri, uri=True, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+            else:
+                self._db = sqlite3.connect(self.path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+        try:
+            with self._translated("open"):
+                self._prepare_file()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare_file(self) -> None:
+        application = self._db.execute("PRAGMA application_id").fetchone()[0]
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        empty = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if not empty and application != _APPLICATION:
+            raise LedgerError("the file is no ledger of closedloop", "path", self.path, "give another path; this file was left as it is")
+        if version > FORMAT:
+            raise LedgerError("the ledger is of a later version", "version", version, "read it with a newer closedloop")
+        if self._read_only:
+            if empty:
+                raise LedgerError("there is no ledger in this file", "path", self.path)
+            return
+        if self._db.execute("PRAGMA journal_mode=WAL").fetchone()[0] not in ("wal", "memory"):
+            raise LedgerError("the disk does not allow a write-ahead log", "path", self.path, "keep the ledger on a local disk")
+        self._db.execute("PRAGMA synchronous=FULL")
+        if empty:
+            with self._transaction():
+                if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:  # not made by another process meanwhile
+                    for statement in _SCHEMA.split(";"):
+                        self._db.execute(statement)
+                    self._db.execute(f"PRAGMA application_id={_APPLICATION}")
+                    self._db.execute(f"PRAGMA user_version={FORMAT}")
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, sqlite3.Warning, OSError, UnicodeError) as error:
+            text = str(error)
+            mend = next((m for found, m in _MENDS.items() if found in text), "nothing of this call was kept; mend the cause, then go on")
+            raise LedgerError(f"the ledger cannot {what}: {text}", "path", self.path, mend) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def append(self, entries: Sequence[Entry], *, states: Mapping[str, bytes] | None = None) -> int:
+        """Write entries and named states in one transaction; return how many entries were new.
+
+        An entry whose key is known is skipped when kind, subject and body are the same.
+
+        Raises:
+            ConflictError: A key is known with another body; nothing was written.
+            LedgerError: The store refused (disk full, read-only, locked, damaged); nothing was written.
+        """
+        prepared = prepare(entries)
+        with self._lock, self._translated("write"), self._transaction():
+            lines = extend(self._head(), self._unknown(prepared))
+            self._db.executemany(
+                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [(x.sequence, x.kind, x.subject, x.at_us, x.key, int(x.is_open), x.due_us, x.body, digest) for x, digest in lines],
+            )
+            self._db.executemany(
+                "INSERT INTO newest VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, subject) DO UPDATE SET"
+                " sequence = excluded.sequence, is_open = excluded.is_open, due_us = excluded.due_us",
+                [(x.kind, x.subject, x.sequence, int(x.is_open), x.due_us) for x, _ in lines],
+            )
+            self._db.executemany(
+                "INSERT INTO states VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value, digest = excluded.digest",
+                [(name, bytes(value), hashlib.sha256(value).hexdigest()) for name, value in (states or {}).items()],
+            )
+        return len(lines)
+
+    def _unknown(self, prepared: Sequence[Prepared]) -> list[Prepared]:
+        new: dict[str, Prepared] = {}
+        for item in prepared:
+            known = self._db.execute("SELECT kind, subject, body FROM entries WHERE key = ?", (item.key,)).fetchone()
+            if known is not None:
+                check_same(item.key, (known[0], known[1], known[2]), item)
+            elif item.key in new:
+                first = new[item.key]
+                check_same(item.key, (first.kind, first.subject, first.body), item)
+            else:
+                new[item.key] = item
+        return list(new.values())
+
+    def _head(self) -> Head:
+        row = self._db.execute("SELECT sequence, digest FROM entries ORDER BY sequence DESC LIMIT 1").fetchone()
+        return Head(0, ORIGIN) if row is None else Head(row[0], row[1])
+
+    def entries(
+        self, *, kind: str | None = None, subject: str | None = None, after: int = 0, since: datetime | None = None
+    ) -> Iterator[Recorded]:
+        """Yield records in sequence, filtered by kind, subject, sequence number and time."""
+        where, fixed = ["e.sequence > ?"], []
+        for column, value in (("kind =", kind), ("subject =", subject), ("at_us >=", None if since is None else to_us(since))):
+            if value is not None:
+                where.append(f"e.{column} ?")
+                fixed.append(value)
+        query = f"SELECT {_COLUMNS} FROM entries e WHERE {' AND '.join(where)} ORDER BY e.sequence LIMIT {_PAGE}"
+        while True:
+            with self._lock, self._translated("read"):
+                rows = self._db.execute(query, (after, *fixed)).fetchall()
+            for row in rows:
+                yield recorded(*_line(row))
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][0]
+
+    def newest(
+        self, kind: str, *, subject: str | None = None, only_open: bool = False, due_by: datetime | None = None
+    ) -> Sequence[Recorded]:
+        """Return the newest record of each subject of a kind (or of one), by due time (none first) and sequence."""
+        where, values = ["n.kind = ?"], [kind]
+        if subject is not None:
+            where.append("n.subject = ?")
+            values.append(subject)
+        if only_open:
+            where.append("n.is_open = 1")
+        if due_by is not None:
+            where.append(f"(n.due_us IS NULL OR n.due_us <= {to_us(due_by)})")
+        query = (
+            f"SELECT {_COLUMNS} FROM newest n JOIN entries e ON e.sequence = n.sequence"
+            f" WHERE {' AND '.join(where)} ORDER BY n.due_us IS NOT NULL, n.due_us, n.sequence"
+        )
+        with self._lock, self._translated("read"):
+            rows = self._db.execute(query, values).fetchall()
+        return [recorded(*_line(row)) for row in rows]
+
+    def state(self, name: str) -> bytes | None:
+        """Return the named state as last written, None when there is none.
+
+        Raises:
+            LedgerError: The state is not what was written.
+        """
+        with self._lock, self._translated("read"):
+            row = self._db.execute("SELECT value, digest FROM states WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            return None
+        if hashlib.sha256(row[0]).hexdigest() != row[1]:
+            raise LedgerError("a state is not what was written", "state", name, "keep the file as it is, and restore a copy")
+        return bytes(row[0])
+
+    @property
+    def head(self) -> Head:
+        """The end of the chain; note it elsewhere to notice a cut-off end later."""
+        with self._lock, self._translated("read"):
+            return self._head()
+
+    def verify(self, head: Head | None = None) -> Head:
+        """Check the file, every record and every state against what was written; return the end of the chain.
+
+        Args:
+            head: An end noted earlier, which the chain must still contain.
+
+        Raises:
+            LedgerError: A record was edited, removed or reordered, the index of newest records or a state is wrong, or the file
+                is damaged.
+        """
+        with self._lock, self._translated("read"):
+            damage = [row[0] for row in self._db.execute("PRAGMA integrity_check(5)")]
+            if damage != ["ok"]:
+                raise LedgerError("the file is damaged", "path", "; ".join(damage), "keep the file as it is, and restore a copy")
+            end = walk(_line(row) for row in self._db.execute(f"SELECT {_COLUMNS} FROM entries e ORDER BY e.sequence"))
+            wrong = self._db.execute(
+                "SELECT count(*) FROM (SELECT kind, subject, max(sequence) AS last FROM entries GROUP BY kind, subject) t"
+                " LEFT JOIN newest n ON n.kind = t.kind AND n.subject = t.subject LEFT JOIN entries e ON e.sequence = t.last"
+                " WHERE n.sequence IS NOT t.last OR n.is_open IS NOT e.is_open OR n.due_us IS NOT e.due_us"
+            ).fetchone()[0]
+            extra = self._db.execute(
+                "SELECT count(*) FROM newest n LEFT JOIN entries e USING (sequence) WHERE e.kind IS NOT n.kind"
+            ).fetchone()[0]
+            names = [row[0] for row in self._db.execute("SELECT name FROM states")]
+            noted = None if head is None else self._db.execute("SELECT digest FROM entries WHERE sequence = ?", (head.sequence,)).fetchone()
+        if wrong or extra:
+            raise LedgerError("the index of newest records disagrees with the records", "newest", wrong + extra, "restore a copy")
+        for name in names:
+            self.state(name)
+        if head is not None and head.sequence and (noted is None or noted[0] != head.digest):
+            raise LedgerError("the chain does not contain the end noted earlier", "head", head.sequence, "records were cut off or replaced")
+        return end
+
+    def close(self) -> None:
+        """Close the file; closing twice does no harm."""
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> SqliteLedger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"SqliteLedger({self.path!r})"
+
+
+_MENDS = {
+    "full": "free some space on the disk, then go on; nothing of this call was kept",
+    "readonly": "make the file and its folder writable, or open it with read_only=True",
+    "read-only": "make the file and its folder writable, or open it with read_only=True",
+    "locked": "another process holds the ledger; wait or stop it, then go on; nothing of this call was kept",
+    "malformed": "the file is damaged: keep it as it is, and restore a copy",
+    "not a database": "the file is damaged or no ledger: keep it as it is, and give another path or restore a copy",
+    "unable to open": "the folder must exist and be writable",
+    "closed": "the ledger was closed; open it again",
+}
