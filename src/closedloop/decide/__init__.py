@@ -1,1 +1,5 @@
-"""Decisions: where the next unit of money goes, and when to leave it alone."""
+"""Decide where the next unit of money goes, and when to leave it alone."""
+
+from closedloop.decide.decider import BudgetDecider
+
+__all__ = ["BudgetDecider"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from closedloop.records.window import AttributionWindow
 
 HoldReason = Literal[
     "low_volume", "immature", "untagged", "window_mismatch", "integration", "learning",
-    "thin_evidence", "no_gain", "no_spend", "paused", "approval", "health", "guardrail",
+    "thin_evidence", "no_gain", "no_spend", "paused", "approval", "health", "guardrail", "limits", "waiting",
 ]  # fmt: skip
 
 
@@ -42,8 +43,34 @@ class Target:
 
 
 def _positive(name: str, value: float | None, *, zero: bool = True) -> None:
-    if value is not None and not (value > 0 or (zero and value == 0)):
-        raise ConfigurationError("the limit must be " + ("zero or more" if zero else "above zero"), name, value)
+    if value is not None and not (0 < value < math.inf or (zero and value == 0)):
+        raise ConfigurationError("the limit must be finite and " + ("zero or more" if zero else "above zero"), name, value)
+
+
+@attrs.frozen(kw_only=True)
+class GroupLimit:
+    """Ends of the summed budget a day of all arms that carry some tags, such as one platform or one campaign.
+
+    Args:
+        tags: The tags that an arm must carry, for example ``{"platform": "google"}``.
+        floor: Smallest sum.
+        ceiling: Largest sum, None for no limit.
+    """
+
+    tags: Mapping[str, str]
+    floor: float = 0.0
+    ceiling: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if not self.tags:
+            raise ConfigurationError("a group needs tags", "tags", self.tags, 'for example {"platform": "google"}')
+        _positive("floor", self.floor)
+        _positive("ceiling", self.ceiling)
+        if self.ceiling is not None and self.floor > self.ceiling:
+            raise ConfigurationError("the floor of a group lies above its ceiling", "floor", self.floor)
+
+    def __str__(self) -> str:
+        return " / ".join(f"{k}={v}" for k, v in self.tags.items())
 
 
 @attrs.frozen(kw_only=True)
@@ -60,6 +87,15 @@ class Constraints:
         minimum_volume: Conversions a week that a campaign needs before it may be steered (the field's rule of thumb, 50).
         min_probability: Probability of a gain that a move needs.
         cool_down_days: Days after a change in which the same arm is left alone.
+        groups: Ends of the sums of campaigns, platforms or other tags; any two groups are nested or disjoint.
+        max_changes: Largest number of changes per platform and plan; the most valuable ones are kept.
+        min_step: Smallest absolute change that is worth a call to the platform.
+        rounding: Budgets are multiples of this amount; None for the currency's minor unit.
+        gate: ``volume`` holds campaigns under `minimum_volume`; ``evidence`` lets the intervals alone decide.
+        min_maturity: Share of an arm's conversions that must be expected to be seen by now.
+        min_tagged_share: Share of an arm's compatible exposures that must carry all tags.
+        target_cost: Largest average cost per conversion of the plan. With it (or `target_roas`) the total is a ceiling, not a duty.
+        target_roas: Smallest average revenue per unit of spend of the plan.
     """
 
     total: float | None = None
@@ -72,12 +108,28 @@ class Constraints:
     minimum_volume: float = 50.0
     min_probability: float = 0.8
     cool_down_days: float = 0.0
+    groups: tuple[GroupLimit, ...] = attrs.field(default=(), converter=tuple)
+    max_changes: int | None = None
+    min_step: float = 0.0
+    rounding: float | None = None
+    gate: Literal["volume", "evidence"] = "volume"
+    min_maturity: float = 0.3
+    min_tagged_share: float = 0.8
+    target_cost: float | None = None
+    target_roas: float | None = None
 
     def __attrs_post_init__(self) -> None:
-        _positive("total", self.total)
-        _positive("max_step", self.max_step, zero=False)
-        for name in ("floor", "ceiling", "min_change", "minimum_volume", "cool_down_days"):
+        for name in ("total", "floor", "ceiling", "min_change", "minimum_volume", "cool_down_days", "max_changes", "min_step"):
             _positive(name, getattr(self, name))
+        for name in ("max_step", "rounding", "target_cost", "target_roas"):
+            _positive(name, getattr(self, name), zero=False)
+        for name in ("min_maturity", "min_tagged_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigurationError("a share lies in [0, 1]", name, getattr(self, name))
+        if self.gate not in ("volume", "evidence"):
+            raise ConfigurationError("no such gate", "gate", self.gate, None, ("volume", "evidence"))
+        if self.target_cost is not None and self.target_roas is not None:
+            raise ConfigurationError("give one target", "target_roas", self.target_roas, "drop target_cost or target_roas")
         if not 0.0 <= self.min_probability < 1.0:
             raise ConfigurationError("a probability lies in [0, 1)", "min_probability", self.min_probability)
         for name in ("floors", "ceilings"):
@@ -194,6 +246,25 @@ class Plan:
     def to_frame(self, library: Literal["pandas", "polars"] = "pandas") -> Any:
         """Return decisions and holds as a frame."""
         return frame(self.to_columns(), library)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the budgets that move, before and after, with the interval of each gain; return the Axes of the budgets."""
+        from closedloop.display import plots
+
+        moves = self.decisions
+        currency = moves[0].after.currency if moves else ""
+        return plots.budgets_before_after(
+            [_name(d.arm) for d in moves],
+            [d.before.units for d in moves],
+            [d.after.units for d in moves],
+            [d.gain.low for d in moves],
+            [d.gain.estimate for d in moves],
+            [d.gain.high for d in moves],
+            title=f"{len(moves)} moves, {len(self.holds)} holds",
+            unit=f"budget a day, {currency}".rstrip(", "),
+            gain_unit=f"({self.unit})",
+            ax=ax,
+        )
 
     def _table(self) -> dict[str, list[Any]]:
         acts: list[Decision | Hold] = [*self.decisions, *self.holds]

@@ -1,0 +1,210 @@
+"""Which budgets, in whole steps: the continuous optimum, rounded, with at most so many changes.
+
+Law of this file: it knows curves and limits, no evidence. Held arms keep their budgets to the last unit; what is free balances.
+"""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from closedloop.decide.limits import Limits
+from closedloop.errors import InfeasibleError
+from closedloop.stats.waterfill import Curves, Group, fill
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Allocation:
+    """Budgets in steps.
+
+    Args:
+        after: New budgets, whole steps where they differ from the current ones, shape (A,).
+        continuous: The optimum before rounding, shape (A,).
+        price: Value of one more step of the total.
+        prices: The same at each arm (that of its innermost tight group), shape (A,).
+        unallocated: Steps of the total that no arm may take.
+    """
+
+    after: FloatArray
+    continuous: FloatArray
+    price: float
+    prices: FloatArray
+    unallocated: float
+
+
+def free_total(limits: Limits, free: BoolArray, known: BoolArray) -> tuple[float, float, float]:
+    """Return what the free arms should add up to, and the least and the most they can."""
+    rest = limits.total - float(limits.now[known & ~free].sum())
+    return rest, float(limits.low[free].sum()), float(limits.high[free].sum())
+
+
+def can_meet(limits: Limits, free: BoolArray, known: BoolArray, total: float) -> bool:
+    """Return whether the free arms can still bring the sum of all budgets to ``total``, to less than a step each."""
+    rest = total - float(limits.now[known & ~free].sum())
+    count = int(free.sum())
+    slack = 1e-6 if count == 0 else 1.0  # a fraction of a step may be left over by rounding
+    return float(limits.low[free].sum()) - 1e-6 <= rest <= float(limits.high[free].sum()) + slack
+
+
+def allocate(curves: Curves, limits: Limits, free: BoolArray, known: BoolArray) -> Allocation:
+    """Return the best budgets of the free arms under the total.
+
+    Args:
+        curves: Expected value by budget in steps, A arms.
+        limits: Ends in steps.
+        free: Arms that may move, shape (A,).
+        known: Arms whose budget is known and counts towards the total, shape (A,).
+
+    Raises:
+        InfeasibleError: The held arms leave less than the free ones need.
+    """
+    after, continuous, prices = limits.now.copy(), limits.now.copy(), np.zeros(len(limits.now))
+    rest, least, most = free_total(limits, free, known)
+    index = np.flatnonzero(free)
+    if not len(index):
+        return Allocation(after=after, continuous=continuous, price=0.0, prices=prices, unallocated=max(0.0, rest))
+    if rest < least - 1e-6:
+        raise InfeasibleError("arms on hold leave less of the total than the others need", "total", limits.total)
+    low, high = limits.low[index], limits.high[index]
+    groups = free_groups(limits, free)
+    amount = min(max(rest, least), most)
+    part = curves.take(index)
+    filled = fill(part, low, high, _between(amount, groups, low, high), groups)
+    continuous[index], prices[index] = filled.spend, filled.prices
+    after[index] = to_steps(part, filled.spend, low, high, int(np.floor(amount + 1e-6)), groups)
+    return Allocation(
+        after=after, continuous=continuous, price=filled.price, prices=prices, unallocated=max(0.0, rest - float(after[index].sum()))
+    )
+
+
+def _between(amount: float, groups: tuple[Group, ...], low: FloatArray, high: FloatArray) -> float:
+    """Return the amount, or the most or least that groups let the arms take."""
+    if not groups:
+        return amount
+    least, most = float(low.sum()), float(high.sum())
+    outer = [g for g in groups if not any(h is not g and _inside(g, h) for h in groups)]
+    for g in outer:
+        g_least, g_most = _group_room(g, groups, low, high)
+        least += g_least - float(low[g.members].sum())
+        most += g_most - float(high[g.members].sum())
+    return min(max(amount, least), most)
+
+
+def _inside(inner: Group, outer: Group) -> bool:
+    same = len(inner.members) == len(outer.members)
+    return bool(np.isin(inner.members, outer.members).all()) and not (same and inner.name <= outer.name)
+
+
+def _group_room(group: Group, groups: tuple[Group, ...], low: FloatArray, high: FloatArray) -> tuple[float, float]:
+    below = [g for g in groups if g is not group and _inside(g, group)]
+    children = [g for g in below if not any(h is not g and _inside(g, h) for h in below)]
+    least, most = float(low[group.members].sum()), float(high[group.members].sum())
+    for child in children:
+        c_least, c_most = _group_room(child, groups, low, high)
+        least += c_least - float(low[child.members].sum())
+        most += c_most - float(high[child.members].sum())
+    return min(max(least, group.low), most), max(min(most, group.high), least)
+
+
+def free_groups(limits: Limits, free: BoolArray) -> tuple[Group, ...]:
+    """Return the groups over the free arms alone: what held members take is subtracted, and ends out of reach are approached."""
+    found: list[Group] = []
+    position = np.cumsum(free) - 1
+    for group in sorted(limits.groups, key=lambda g: len(g.members)):
+        inside = group.members[free[group.members]]
+        if not len(inside):
+            continue
+        held = float(limits.now[group.members[~free[group.members]]].sum())
+        members = position[inside]
+        anything = Group(members=members, name=group.name)
+        least, most = _group_room(anything, tuple(found), limits.low[free], limits.high[free])
+        low, high = min(max(group.low - held, 0.0), most), max(group.high - held, least)
+        found.append(attrs.evolve(anything, low=low, high=high))
+    return tuple(found)
+
+
+def to_steps(
+    curves: Curves, spend: FloatArray, low: FloatArray, high: FloatArray, total: int, groups: tuple[Group, ...] = ()
+) -> FloatArray:
+    """Return whole steps next to the continuous optimum: rounded down, then one step at a time to where it is worth most.
+
+    The sum is at most ``total``; it is less only where groups leave no room. Floors of groups are met first.
+    """
+    near = np.rint(spend)
+    whole = np.clip(np.where(np.abs(spend - near) < 1e-7, near, np.floor(spend)), low, high)
+    for group in sorted(groups, key=lambda g: len(g.members)):
+        lacking = int(np.ceil(group.low - 1e-6) - whole[group.members].sum())
+        allowed = np.zeros(len(whole), dtype=bool)
+        allowed[group.members] = True
+        whole = _hand_out(curves, whole, high, lacking, groups, allowed)
+    return _hand_out(curves, whole, high, total - int(whole.sum()), groups, np.ones(len(whole), dtype=bool))
+
+
+def _hand_out(curves: Curves, whole: FloatArray, high: FloatArray, count: int, groups: tuple[Group, ...], allowed: BoolArray) -> FloatArray:
+    whole = whole.copy()
+    while count > 0:
+        open_arms = allowed & (whole + 1.0 <= high)
+        rooms = [(g, int(np.floor(g.high - whole[g.members].sum() + 1e-6))) for g in groups if np.isfinite(g.high)]
+        for group, room in rooms:
+            if room <= 0:
+                open_arms[group.members] = False
+        index = np.flatnonzero(open_arms)
+        if not len(index):
+            break
+        part = curves.take(index)
+        worth = part.value(whole[index] + 1.0) - part.value(whole[index])
+        order = index[np.argsort(-worth, kind="stable")]
+        keep = np.ones(len(order), dtype=bool)
+        for group, room in rooms:
+            inside = np.isin(order, group.members)
+            keep &= ~inside | (np.cumsum(inside) <= room)
+        chosen = order[keep][:count]
+        whole[chosen] += 1.0
+        count -= len(chosen)
+    return whole
+
+
+def worth(curves: Curves, limits: Limits, allocation: Allocation) -> FloatArray:
+    """Return what each arm's move adds to the plan at the price of a unit of money, shape (A,); zero where nothing moves."""
+    moved = np.flatnonzero(allocation.after != limits.now)
+    added = np.zeros(len(limits.now))
+    if len(moved):
+        part = curves.take(moved)
+        before, after = limits.now[moved], allocation.after[moved]
+        added[moved] = part.value(after) - part.value(before) - allocation.prices[moved] * (after - before)
+    return added
+
+
+def keep_few(
+    curves: Curves, limits: Limits, free: BoolArray, known: BoolArray, platform: IntArray, most: int
+) -> tuple[Allocation, BoolArray]:
+    """Return the best allocation found with at most ``most`` changes per platform, and the arms still free.
+
+    The least valuable half of the excess is fixed and the rest solved again, until the excess is gone: at the end one arm at a time.
+    """
+    free = free.copy()
+    held = float(limits.now[known & ~free].sum())
+    total = min(max(limits.total, held + float(limits.low[free].sum())), held + float(limits.high[free].sum()))
+    while True:
+        allocation = allocate(curves, limits, free, known)
+        moved = allocation.after != limits.now
+        count = np.bincount(platform[moved], minlength=int(platform.max(initial=0)) + 1)
+        over = np.flatnonzero(count > most)
+        if not len(over):
+            return allocation, free
+        added = worth(curves, limits, allocation)
+        fixed = False
+        for code in over:
+            arms = np.flatnonzero(moved & (platform == code))
+            drop = arms[np.argsort(added[arms], kind="stable")][: max(1, (len(arms) - most) // 2)]
+            trial = free.copy()
+            trial[drop] = False
+            if can_meet(limits, trial, known, total):
+                free, fixed = trial, True
+        if not fixed:
+            raise InfeasibleError("the total cannot be met with so few changes", "max_changes", most, "raise max_changes or keep the total")

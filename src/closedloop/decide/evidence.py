@@ -1,0 +1,106 @@
+"""Joint posterior draws of what a set of budgets would bring, and the numbers taken from them.
+
+Law of this file: a plan's gain is a sum inside each draw, never a sum of interval ends. Draws are made in blocks, so that memory grows with
+draws x arms once (in single precision) and with nothing else.
+"""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from closedloop.records.interval import Interval
+from closedloop.records.signal import Signals
+from closedloop.stats.response import Response
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+SingleArray = npt.NDArray[np.float32]
+
+_BLOCK = 2_000_000  # elements worked on at once
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Draws:
+    """D joint draws of the response of L arms.
+
+    Args:
+        level: Outcome a day at the reference spend, in the plan's unit, shape (D, L).
+        theta: Parameter of the curve, shape (D, L).
+        response: The curves of the L arms, their reference spend in steps.
+    """
+
+    level: SingleArray
+    theta: SingleArray
+    response: Response
+
+    def gain(self, arms: IntArray, before: FloatArray, after: FloatArray) -> SingleArray:
+        """Return draws of the change of outcome a day at positions ``arms`` (shape (m,)), shape (D, m)."""
+        out = np.empty((len(self.level), len(arms)), dtype=np.float32)
+        part = self.response.take(arms)
+        rows = max(1, _BLOCK // max(1, len(arms)))
+        for start in range(0, len(out), rows):
+            block = slice(start, start + rows)
+            theta = self.theta[block][:, arms].astype(float)
+            change = part.ratio(after, theta) - part.ratio(before, theta)
+            out[block] = self.level[block][:, arms] * change
+        return out
+
+
+def draw(signals: Signals, arms: IntArray, value: FloatArray, response: Response, rng: np.random.Generator, size: int) -> Draws:
+    """Return joint draws for some arms of the signals.
+
+    Args:
+        signals: The evidence.
+        arms: Positions of L arms in it.
+        value: What one conversion is worth in the plan's unit, shape (L,).
+        response: Their curves.
+        rng: Source of randomness.
+        size: D.
+    """
+    level = np.empty((size, len(arms)), dtype=np.float32)
+    theta = np.empty((size, len(arms)), dtype=np.float32)
+    rows = max(1, _BLOCK // max(1, len(signals)))
+    for start in range(0, size, rows):
+        stop = min(size, start + rows)
+        level[start:stop] = signals.draw_conversions_per_day(rng, stop - start)[:, arms] * value
+        theta[start:stop] = response.draw(rng, stop - start)
+    return Draws(level=level, theta=theta, response=response)
+
+
+def summary(gain: npt.NDArray[np.floating], level: float) -> tuple[Interval, float, float]:
+    """Return the interval of the draws of a gain, the probability that it is above zero, and the expected loss where it is below.
+
+    >>> summary(np.array([-1.0, 1.0, 3.0, 5.0]), 0.5)[1:]
+    (0.75, 1.0)
+    """
+    lost = gain[gain < 0.0]
+    shortfall = float(-lost.mean()) if len(lost) else 0.0
+    return Interval.of_draws(gain, level=level), float((gain > 0.0).mean()), shortfall
+
+
+def helps(gain: SingleArray, move: FloatArray, price: float) -> FloatArray:
+    """Return, for each move, the probability that it helps at what the same money does elsewhere in the plan.
+
+    Within each draw, money that an arm receives is charged with what the giving arms lose per unit, and money that it gives is
+    credited with what the receiving arms win per unit. Money that enters or leaves the plan counts at the expected price.
+
+    Args:
+        gain: Draws of each move's change of outcome, shape (D, m).
+        move: Change of each budget, shape (m,), none zero.
+        price: Expected value of one more unit of the total.
+    """
+    takes = move > 0.0
+    taken, given = float(move[takes].sum()), float(-move[~takes].sum())
+    lost = -gain[:, ~takes].sum(axis=1, dtype=float) + price * max(0.0, taken - given)
+    won = gain[:, takes].sum(axis=1, dtype=float) + price * max(0.0, given - taken)
+    rate = np.zeros((len(gain), 2))
+    rate[:, 0] = lost / taken if taken > 0.0 else 0.0
+    rate[:, 1] = won / given if given > 0.0 else 0.0
+    probability = np.empty(len(move))
+    for j in range(0, len(move), 1000):  # blocks of arms bound the memory
+        cut = slice(j, j + 1000)
+        charge = np.where(takes[cut], rate[:, :1], rate[:, 1:]) * move[cut]
+        probability[cut] = (gain[:, cut] > charge).mean(axis=0)
+    return probability

@@ -1,0 +1,151 @@
+"""From constraints to the ends of every budget, and the names of those that contradict each other.
+
+Law of this file: amounts are integers here, counted in *steps* (the currency's minor unit, or ``Constraints.rounding``), so that what is
+sent to a platform respects every limit exactly and sums are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from closedloop.errors import ConfigurationError, InfeasibleError
+from closedloop.records.arms import Arm, Arms, Coded
+from closedloop.records.decision import Constraints
+from closedloop.records.money import MICROS, Money
+from closedloop.stats.waterfill import Group
+
+FloatArray = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def step_micros(constraints: Constraints, currency: str) -> int:
+    """Return the size of a step of a budget in millionths of the currency.
+
+    >>> step_micros(Constraints(), "EUR"), step_micros(Constraints(rounding=5), "JPY")
+    (10000, 5000000)
+    """
+    smallest = MICROS // Money.of(1, currency).minor_units
+    if constraints.rounding is None:
+        return smallest
+    step = Money.of(constraints.rounding, currency).micros
+    if step % smallest:
+        raise ConfigurationError(f"budgets in {currency} move by whole minor units", "rounding", constraints.rounding)
+    return step
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Limits:
+    """Ends of each budget and of sums, in steps.
+
+    Args:
+        now: Current budgets in steps; a budget between two steps is a fraction, shape (A,).
+        low, high: Whole steps, ``low <= high``; where no whole step fits, both are ``now`` and the arm is `stuck`. Shape (A,).
+        stuck: Arms that no whole step can change, shape (A,).
+        total: Steps a day for all known budgets, a float only when the current ones are kept.
+        groups: Ends of sums.
+        step: Micros of one step.
+    """
+
+    now: FloatArray
+    low: FloatArray
+    high: FloatArray
+    stuck: BoolArray
+    total: float
+    groups: tuple[Group, ...]
+    step: int
+
+
+def _per_arm(default: float, single: Mapping[Arm, float], arms: Arms, name: str, index: Mapping[Arm, int]) -> FloatArray:
+    values = np.full(len(arms), default, dtype=float)
+    for arm, value in single.items():
+        at = index.get(tuple(arm))
+        if at is not None:  # an arm without data today is no error: it has no budget that could be moved
+            values[at] = value
+        elif len(tuple(arm)) != len(arms.columns):
+            raise ConfigurationError(f"an arm here has {len(arms.columns)} tags", name, arm, None, arms.columns)
+    return values
+
+
+def find_limits(constraints: Constraints, arms: Arms, budgets_micros: Int64, known: BoolArray, capped: BoolArray, step: int) -> Limits:
+    """Return the ends of every budget.
+
+    Args:
+        constraints: What the user asked for.
+        arms: A arms.
+        budgets_micros: Current budgets a day in millionths, shape (A,).
+        known: Where a current budget is known, shape (A,).
+        capped: Where a higher budget would not be spent, shape (A,).
+        step: Micros of a step.
+
+    A floor or ceiling that the largest step does not reach yet is approached by that step.
+
+    Raises:
+        InfeasibleError: A floor lies above a ceiling.
+    """
+    c = constraints
+    in_steps = MICROS / step
+    now = budgets_micros / step
+    index = {arm: i for i, arm in enumerate(arms)} if c.floors or c.ceilings else {}
+    floor = _per_arm(c.floor, c.floors, arms, "floors", index)
+    ceiling = _per_arm(math.inf if c.ceiling is None else c.ceiling, c.ceilings, arms, "ceilings", index)
+    crossed = np.flatnonzero(known & (floor > ceiling))
+    if len(crossed):
+        i = int(crossed[0])
+        raise InfeasibleError(
+            f"the floor of {arms.label(i)} lies above its ceiling of {ceiling[i]:g}",
+            "floor",
+            float(floor[i]),
+            "lower the floor or raise the ceiling",
+        )
+    down, up = now * (1.0 - min(c.max_step, 1.0)), now * (1.0 + c.max_step)
+    low = np.ceil(np.minimum(np.maximum(down, floor * in_steps), up) - 1e-9)
+    high = np.floor(np.maximum(np.minimum(up, ceiling * in_steps), down) + 1e-9)
+    low = np.where(floor * in_steps > up, np.floor(up + 1e-9), low)
+    high = np.where(ceiling * in_steps < down, np.ceil(down - 1e-9), high)
+    high = np.where(capped, np.minimum(high, np.maximum(np.floor(now), low)), high)
+    stuck = ~known | (low > high) | (now <= 0.0)
+    low, high = np.where(stuck, now, low), np.where(stuck, now, high)
+    total = float(now[known].sum()) if c.total is None else math.floor(c.total * in_steps + 1e-9)
+    return Limits(now=now, low=low, high=high, stuck=stuck, total=total, groups=_groups(c, arms, known, in_steps), step=step)
+
+
+def _groups(c: Constraints, arms: Arms, known: BoolArray, in_steps: float) -> tuple[Group, ...]:
+    found = []
+    for limit in c.groups:
+        inside = known.copy()
+        for name, value in limit.tags.items():
+            column: Coded = arms.column(name)
+            code = np.flatnonzero(column.vocab == value)
+            inside &= column.codes == (int(code[0]) if len(code) else -2)
+        high = math.inf if limit.ceiling is None else math.floor(limit.ceiling * in_steps + 1e-9)
+        found.append(Group(members=np.flatnonzero(inside), low=math.ceil(limit.floor * in_steps - 1e-9), high=high, name=str(limit)))
+    return tuple(g for g in found if len(g.members))
+
+
+def check_total(limits: Limits, constraints: Constraints, known: BoolArray) -> None:
+    """Raise when no allocation at all can meet the total, holds left aside.
+
+    Raises:
+        InfeasibleError: The total lies below what floors or the largest step leave.
+    """
+    least = float(limits.low[known].sum())
+    if limits.total >= least - 1e-6:
+        return
+    money = MICROS / limits.step
+    count = int(known.sum())
+    floors = constraints.floor * count + sum(constraints.floors.values())
+    if floors > limits.total / money:
+        raise InfeasibleError(
+            f"the floors of {count} arms add up to more than the total", "total", limits.total / money,
+            "lower floor or floors, or raise total", ("total", "floor", "floors"),
+        )  # fmt: skip
+    raise InfeasibleError(
+        f"a step of at most {constraints.max_step:.0%} leaves {least / money:,.2f} a day, more than the total",
+        "total", limits.total / money, "raise max_step or total, or lower the budgets in several plans", ("total", "max_step"),
+    )  # fmt: skip

@@ -1,0 +1,86 @@
+"""Holds that come from the allocation itself: limits, too many changes, nothing to gain, evidence too thin.
+
+Law of this file: words and numbers only; each says what would lift the hold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+from closedloop.decide.holds import Why
+from closedloop.decide.problem import Problem
+from closedloop.display import number
+from closedloop.records.money import MICROS
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+def _money(p: Problem, steps: float) -> str:
+    return f"{number(steps * p.limits.step / MICROS, 6)} {p.currency}"
+
+
+def stuck(p: Problem, i: int) -> Why:
+    """Return why no whole step can change an arm's budget."""
+    if p.budgets[i] <= 0:
+        return Why(reason="no_spend", explanation="its budget is zero", lift="give it a budget by hand")
+    return Why(
+        reason="limits",
+        explanation=f"its limits leave no whole step around its budget of {_money(p, float(p.limits.now[i]))}",
+        lift="widen max_step, floor or ceiling",
+    )
+
+
+def held_too_much(p: Problem, free: BoolArray) -> Why:
+    """Return why nothing moves when the arms on hold keep too much of the total."""
+    kept = float(p.limits.now[p.known & ~free].sum())
+    return Why(
+        reason="limits",
+        explanation=(
+            f"arms on hold keep {_money(p, kept)} of the total of {_money(p, p.limits.total)}; the others cannot go under "
+            f"{_money(p, float(p.limits.low[free].sum()))}"
+        ),
+        lift="raise the total or max_step, or lower the arms on hold by hand",
+        triggers={"held": kept * p.limits.step / MICROS, "total": p.limits.total * p.limits.step / MICROS},
+    )
+
+
+def too_many(most: int) -> Why:
+    """Return why a change is left out when a platform takes only so many."""
+    return Why(
+        reason="limits",
+        explanation=f"its change is not among the {most} most valuable ones on its platform",
+        lift="raise max_changes, or wait for the next plan",
+        triggers={"max_changes": most},
+    )
+
+
+def weak(p: Problem, i: int, after: float, chance: float | None) -> Why:
+    """Return why a move is left out: too small (no ``chance``), or too unsure."""
+    c = p.constraints
+    volume = float(p.signals.effective_volume[i])
+    if chance is None:
+        return Why(
+            reason="no_gain",
+            explanation=f"the best budget, {_money(p, after)}, is within the smallest change of {_money(p, float(p.limits.now[i]))} now",
+            lift="nothing to lift: it stands where it should",
+            triggers={"best_move": (after - float(p.limits.now[i])) * p.limits.step / MICROS, "min_change": c.min_change},
+        )
+    # The spread of a posterior falls with the square root of the volume: what is missing until the same difference would pass.
+    z, needed = float(ndtri(max(chance, 0.5))), float(ndtri(c.min_probability)) if c.min_probability > 0.5 else 0.0
+    factor = (needed / z) ** 2 if z > 0.02 else None
+    missing = None if factor is None else (factor - 1.0) * volume
+    weekly = float(p.signals.weekly_conversions[i])
+    days = None if missing is None or weekly <= 0.0 else 7.0 * missing / weekly
+    if missing is None:
+        lift = "more data: the difference is too small to say how much"
+    else:
+        lift = f"about {number(missing)} more conversions" + (f" ({number(days)} days at the current pace)" if days is not None else "")
+        lift += ", if the difference stays"
+    return Why(
+        reason="thin_evidence",
+        explanation=f"moving it to {_money(p, after)} helps with probability {chance:.2f}, {c.min_probability:.2f} is needed",
+        lift=lift,
+        triggers={"p_gain": chance, "min_probability": c.min_probability, "conversions_missing": missing, "days_at_current_pace": days},
+    )
