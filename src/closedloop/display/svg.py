@@ -114,6 +114,8 @@ class Scale:
             if len(found) >= 2:
                 return found
         step = _nice((self.high - self.low) / most)
+        if math.floor(self.high / step + 1e-9) - math.ceil(self.low / step - 1e-9) < 1:
+            step /= 2  # two ticks at least, or the axis cannot be read
         start = math.ceil(self.low / step - 1e-9)
         return [round(i * step, 12) for i in range(start, math.floor(self.high / step + 1e-9) + 1)]
 

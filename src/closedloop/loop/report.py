@@ -43,6 +43,8 @@ _HOLDS = {
     "approval": "Waits for approval",
     "health": "The loop is held as a whole",
     "guardrail": "A guardrail stands in the way",
+    "limits": "The limits leave no room",
+    "waiting": "A step taken earlier is still being waited for",
 }
 _MODES = {
     "shadow": "Shadow: nothing is sent to any platform",

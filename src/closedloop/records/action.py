@@ -203,6 +203,15 @@ class Receipts:
         steps = [_steps(r) for r in self.rows if r.settled_at is not None]
         return {name: sum(s[i] for s in steps) / len(steps) for i, name in enumerate(DELAY_STEPS)} if steps else {}
 
+    def plot(self, ax: Any = None) -> Any:
+        """Draw, by platform, where the time from decision to confirmation went (means of settled actions); return the Axes."""
+        from closedloop.display import plots
+
+        names = sorted({r.change.target.platform for r in self.rows if r.settled_at is not None})
+        means = [Receipts.of([r for r in self.rows if r.change.target.platform == name]).delay() for name in names]
+        parts = {step: [m[step] for m in means] for step in DELAY_STEPS}
+        return plots.stacked_delay(names, parts, title="Where the delay went", unit="seconds, mean of an action", ax=ax)
+
     @classmethod
     def of(cls, rows: Sequence[Receipt]) -> Receipts:
         """Return the receipts as one value."""

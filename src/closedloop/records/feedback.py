@@ -72,6 +72,22 @@ class HealthReport:
         """Return conditions and findings as a frame."""
         return frame(self.to_columns(), library)
 
+    def plot(self, ax: Any = None) -> Any:
+        """Draw conditions and findings against their thresholds; return the Axes."""
+        from closedloop.display import plots
+
+        rows = [*self.conditions, *self.findings]
+        return plots.health(
+            [f.name if f.scope == "account" else f"{f.name}: {f.scope}" for f in rows],
+            [f.severity for f in rows],
+            [f.measured.low for f in rows],
+            [f.measured.estimate for f in rows],
+            [f.measured.high for f in rows],
+            [f.threshold for f in rows],
+            title=f"Health: {self.advice}",
+            ax=ax,
+        )
+
     def __repr__(self) -> str:
         return text_table(self.to_columns(), title=f"Health: {self.advice} - {self.because}")
 

@@ -39,6 +39,19 @@ class DelayCurve:
     shape_b: FloatArray
     share_seen: FloatArray
 
+    def band(self, level: float = 0.9) -> tuple[FloatArray, FloatArray]:
+        """Return the ends of the pointwise credible band of the share seen, from the posteriors of the reverse hazards.
+
+        The share is a product of independent Beta variables; its quantiles have no closed form and are taken from draws with a
+        fixed seed, so that the same curve always has the same band.
+        """
+        rng = np.random.default_rng(0)
+        hazard = rng.beta(np.maximum(self.shape_a, 1e-9), np.maximum(self.shape_b, 1e-9), (4000, len(self.share_seen)))
+        later = np.cumprod(1.0 - hazard[:, ::-1], axis=1)[:, ::-1]  # product over l >= j
+        seen = np.concatenate([later[:, 1:], np.ones((len(later), 1))], axis=1)
+        low, high = np.quantile(seen, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return np.minimum(low, self.share_seen), np.maximum(high, self.share_seen)
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Cohorts:
@@ -150,6 +163,19 @@ class Outcomes:
     def to_frame(self, library: Literal["pandas", "polars"] = "pandas") -> Any:
         """Return the outcomes per arm as a frame."""
         return frame(self.to_columns(), library)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw how cohorts mature: the share of conversions seen by day after the touch, by kind of touch; return the Axes."""
+        from closedloop.display import plots
+
+        bands = {kind: curve.band() for kind, curve in self.delay.items()}
+        return plots.delay_curve(
+            {kind: curve.share_seen for kind, curve in self.delay.items()},
+            {kind: band[0] for kind, band in bands.items()},
+            {kind: band[1] for kind, band in bands.items()},
+            title="How cohorts mature (90% credible)",
+            ax=ax,
+        )
 
     def _title(self) -> str:
         until = from_us(max(self.watermark.values())).isoformat(timespec="minutes") if self.watermark else "no data"

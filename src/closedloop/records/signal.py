@@ -167,6 +167,18 @@ class Signals:
         """Return the ranked arms as a frame, best first."""
         return frame(self.to_columns(), library)
 
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the best arms' cost per conversion (their rate where no spend was seen) as a forest plot; return the Axes."""
+        from closedloop.display import plots
+
+        costs = bool(np.isfinite(self.cost_per_conversion.estimate).any())
+        column = self.cost_per_conversion if costs else self.rate
+        ranked = column.take(self.order)
+        what = f"cost per conversion, {self.outcomes.currency or 'units'}" if costs else "conversions per exposure"
+        unit = f"{what} ({column.level:.0%} {column.kind})"
+        labels = self.arms.take(self.order).labels()
+        return plots.forest(labels, ranked.low, ranked.estimate, ranked.high, title="Arms, best first", unit=unit, ax=ax)
+
     def _table(self, limit: int) -> dict[str, list[Any]]:
         rows = [self.at(int(i)) for i in self.order[:limit]]
         money = self.outcomes.currency or ""
