@@ -1,1 +1,7 @@
-"""Execution: recorded, sent within limits, confirmed."""
+"""Record, send within limits, confirm."""
+
+from closedloop.execute.executor import OutboxExecutor
+from closedloop.execute.lifecycle import FINAL, MOVES, diagram
+from closedloop.execute.quota import QuotaGate
+
+__all__ = ["FINAL", "MOVES", "OutboxExecutor", "QuotaGate", "diagram"]
