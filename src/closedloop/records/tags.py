@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 
 from closedloop.errors import ConfigurationError
 from closedloop.records.arms import TAG_COLUMNS
 from closedloop.records.batch import EVENT_KINDS, EventKind
+
+
+def _names(value: Iterable[str]) -> tuple[str, ...]:
+    return tuple(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -24,7 +28,7 @@ class TagSchema:
     ('platform', 'campaign')
     """
 
-    arm: tuple[str, ...] = attrs.field(default=TAG_COLUMNS, converter=tuple)
+    arm: tuple[str, ...] = attrs.field(default=TAG_COLUMNS, converter=_names)
     required: Mapping[EventKind, tuple[str, ...]] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:

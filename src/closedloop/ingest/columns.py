@@ -1,0 +1,435 @@
+"""Raw columns to typed arrays: texts to codes, times to microseconds, amounts to floats, each with its faults.
+
+Law of this file: one column at a time, in the input's order; nothing is dropped and nothing is guessed. What cannot be read
+becomes a null with a fault code beside it; the schema turns nulls into reasons, and the row goes to quarantine. Python objects are
+looked at once per *distinct* value, or where a column holds nothing but objects.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+import numpy.typing as npt
+
+from closedloop.errors import ConfigurationError, InputError
+from closedloop.records.batch import NO_TIME
+
+Int8 = npt.NDArray[np.int8]
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+Objects = npt.NDArray[np.object_]
+
+# Fault codes of a value, beside the typed column.
+FINE, MISSING, UNREADABLE, NAIVE, GAP, NOT_A_NUMBER, UNSURE = range(7)
+# A time that is given but cannot be read: a null for the schema, told from NO_TIME ("none given") by its fault code.
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}
+# An offset counts only after a time of day: the "-05" of "2026-11-05" is a day.
+_AWARE = r"\d[:.,]?\d(?:[.,]\d+)?\s?(?:[Zz]|UTC|GMT|[+-]\d\d(?::?\d\d)?)$"
+_CLOCK = r"[T ]\d\d"
+NOT_TEXT = "\0"  # marks what is no text, or no valid Unicode: the schema refuses texts that hold it
+
+
+def text_of(value: Any) -> str:
+    """Return the text of one distinct value: numbers as people write them, a marker for what is no text.
+
+    >>> text_of(79.0), text_of(7), text_of("Spring")
+    ('79', '7', 'Spring')
+    """
+    if isinstance(value, str):
+        return str(value) if _encodable(value) else NOT_TEXT + ascii(value[:80])
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, int | np.integer):
+        return _integer_text(int(value))
+    if isinstance(value, float | np.floating):
+        return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
+    if isinstance(value, Decimal):
+        return str(value)
+    if type(value).__name__ == "UUID":
+        return str(value)
+    return NOT_TEXT + type(value).__name__
+
+
+def _encodable(text: str) -> bool:
+    """True for text that can be written as UTF-8: no lone surrogate."""
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _integer_text(value: int) -> str:
+    return str(value) if value.bit_length() < 4096 else NOT_TEXT + "a number of more than a thousand digits"
+
+
+def _is_null(value: Any) -> bool:
+    if value is None:
+        return True
+    if isinstance(value, float):
+        return value != value
+    return type(value).__name__ in ("NAType", "NaTType")
+
+
+def encode_texts(column: Any) -> tuple[Int64, Objects]:
+    """Return codes and distinct texts of a column of any type; blank texts are missing (-1).
+
+    Args:
+        column: A pandas Series of N values.
+
+    Returns:
+        int64 codes of shape (N,) and an object array of distinct strings, in order of appearance.
+    """
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes, distinct = np.asarray(column.cat.codes, dtype=np.int64), np.asarray(column.cat.categories, dtype=object)
+    else:
+        try:
+            raw_codes, raw_distinct = pd.factorize(column, use_na_sentinel=True)
+        except TypeError:  # unhashable values (lists, dictionaries): name their type instead
+            cleaned = [None if _is_null(v) else text_of(v) for v in column]
+            raw_codes, raw_distinct = pd.factorize(pd.Series(cleaned, dtype=object), use_na_sentinel=True)
+        codes, distinct = np.asarray(raw_codes, dtype=np.int64), np.asarray(raw_distinct, dtype=object)
+    values = distinct.tolist()
+    if all(type(v) is str and _encodable(v) for v in values):
+        blank = np.fromiter((not v or v.isspace() for v in values), dtype=bool, count=len(values))
+        if not blank.any():
+            return codes, distinct
+        texts = ["" if b else v for v, b in zip(values, blank.tolist(), strict=True)]
+    else:
+        texts = ["" if t.isspace() else t for t in map(text_of, values)]
+    position: dict[str, int] = {}
+    table = np.array([-1 if not t else position.setdefault(t, len(position)) for t in texts] + [-1], dtype=np.int64)
+    merged = np.empty(len(position), dtype=object)
+    merged[:] = list(position)
+    return table[codes], merged
+
+
+def decoded(codes: Int64, distinct: Objects) -> Any:
+    """Return the texts of codes as a pandas Series of objects, None where the code is -1."""
+    import pandas as pd
+
+    table = np.empty(len(distinct) + 1, dtype=object)  # the last entry, None, serves code -1
+    table[:-1] = distinct
+    texts = np.empty(len(codes), dtype=object)
+    texts[:] = table[codes]
+    return pd.Series(texts)
+
+
+def sort_vocabulary(codes: Int64, distinct: Objects) -> tuple[npt.NDArray[np.int32], Objects]:
+    """Return the codes renumbered over the sorted vocabulary, without the texts that no code uses."""
+    used = np.zeros(len(distinct) + 1, dtype=bool)
+    used[codes] = True
+    kept = np.flatnonzero(used[:-1])
+    texts = distinct[kept].tolist()
+    order = sorted(range(len(texts)), key=texts.__getitem__)
+    table = np.full(len(distinct) + 1, -1, dtype=np.int32)
+    table[kept[order]] = np.arange(len(kept), dtype=np.int32)
+    vocab = np.empty(len(kept), dtype=object)
+    vocab[:] = [texts[i] for i in order]
+    return table[codes], vocab
+
+
+def zone_of(zone: str | tzinfo | None) -> tzinfo | None:
+    """Return the time zone by name.
+
+    Raises:
+        ConfigurationError: There is no such zone.
+    """
+    if zone is None or isinstance(zone, tzinfo):
+        return zone
+    if zone.upper() in ("UTC", "Z"):
+        return UTC
+    try:
+        return ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ConfigurationError("no such time zone", "zone", zone, "use a name such as UTC or Europe/Berlin") from error
+
+
+def read_times(column: Any, field: str, zone: tzinfo | None, unit: str | None) -> tuple[Int64, Int8]:
+    """Return microseconds UTC (`NO_TIME` where there is none) and fault codes of a column of times.
+
+    Args:
+        column: A pandas Series: timestamps with or without zone, dates, texts in ISO 8601, whole numbers (with ``unit``) or a mixture.
+        field: The field's name, for errors.
+        zone: The zone of naive times, None when naive times are not accepted.
+        unit: What whole numbers count since 1970: ``s``, ``ms``, ``us`` or ``ns``.
+
+    Raises:
+        InputError: The whole column is of a type that cannot be read as times: naive without ``zone``, numbers without ``unit``.
+    """
+    import pandas as pd
+
+    dtype = column.dtype
+    if isinstance(dtype, pd.ArrowDtype):
+        column = _from_arrow(column)
+        dtype = column.dtype
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return _stamps(column.dt.tz_convert("UTC").dt.tz_localize(None))
+    if pd.api.types.is_datetime64_dtype(dtype):
+        if zone is None:
+            if bool(column.isna().all()):
+                return _missing(len(column))
+            raise InputError(
+                f"the times in {field} have no zone",
+                field,
+                str(column.dropna().iloc[0]),
+                "say which zone they are in: zone='UTC' (--zone UTC)",
+            )
+        return _localised(column, zone)
+    if pd.api.types.is_bool_dtype(dtype):
+        raise InputError(f"{field} holds true and false, not times", field, None, "map the column that holds the times")
+    if pd.api.types.is_numeric_dtype(dtype):
+        if bool(column.isna().all()):
+            return _missing(len(column))
+        if unit is None:
+            raise InputError(
+                f"{field} holds numbers",
+                field,
+                column.dropna().iloc[0].item(),
+                "say what they count since 1970: time_unit='s', 'ms' or 'us'",
+            )
+        return _counted(column, unit)
+    if isinstance(dtype, pd.CategoricalDtype):
+        codes = np.asarray(column.cat.codes)
+        us, why = read_times(pd.Series(column.cat.categories), field, zone, unit)
+        return np.append(us, NO_TIME)[codes], np.append(why, MISSING).astype(np.int8)[codes]
+    if dtype.kind == "O" and isinstance(dtype, np.dtype):
+        return _objects(column, zone, unit)
+    return _texts(column, zone)
+
+
+def _missing(n: int) -> tuple[Int64, Int8]:
+    return np.full(n, NO_TIME, dtype=np.int64), np.full(n, MISSING, dtype=np.int8)
+
+
+def _from_arrow(column: Any) -> Any:
+    import pandas as pd
+    import pyarrow as pa
+
+    kind = column.dtype.pyarrow_dtype
+    if pa.types.is_date(kind):
+        return pd.Series(column.to_numpy(dtype=object, na_value=None), dtype=object)
+    if pa.types.is_timestamp(kind):
+        plain = f"datetime64[{kind.unit}]" if kind.tz is None else pd.DatetimeTZDtype(kind.unit, "UTC")
+        return column.astype(plain)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return column.astype("str") if int(pd.__version__.split(".")[0]) >= 3 else column.astype(object)
+    return pd.Series(column.to_numpy(dtype=object, na_value=None), dtype=object)
+
+
+def _stamps(column: Any) -> tuple[Int64, Int8]:
+    us = column.to_numpy().astype("datetime64[us]").astype(np.int64)
+    return us, np.where(us == NO_TIME, MISSING, FINE).astype(np.int8)
+
+
+def _localised(column: Any, zone: tzinfo) -> tuple[Int64, Int8]:
+    """Times of a wall clock: those that the clock skipped or showed twice are not guessed."""
+    if zone is UTC:
+        return _stamps(column)
+    given = column.notna().to_numpy()
+    moved = column.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
+    us, why = _stamps(moved.dt.tz_convert("UTC").dt.tz_localize(None))
+    why[given & (us == NO_TIME)] = GAP
+    return us, why
+
+
+def _counted(column: Any, unit: str) -> tuple[Int64, Int8]:
+    if unit not in _UNITS:
+        raise ConfigurationError("not a unit of time", "time_unit", unit, None, tuple(_UNITS))
+    given = column.notna().to_numpy()
+    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    whole = column.fillna(0).to_numpy(dtype=np.int64) if column.dtype.kind in "iu" else None
+    us = np.full(len(values), NO_TIME, dtype=np.int64)
+    scale = _UNITS[unit] or 1e-3
+    inside = given & (np.abs(values * scale) < 2**62)
+    if whole is not None:
+        us[inside] = whole[inside] // 1000 if unit == "ns" else whole[inside] * _UNITS[unit]
+    else:
+        us[inside] = np.rint(values[inside] * scale).astype(np.int64)
+    return us, np.where(inside, FINE, np.where(given, UNREADABLE, MISSING)).astype(np.int8)
+
+
+def _texts(column: Any, zone: tzinfo | None) -> tuple[Int64, Int8]:
+    """Times written as text, ISO 8601; parsed as UTC where an offset is written, by the zone where not."""
+    import pandas as pd
+
+    given = column.notna().to_numpy() & (column.str.strip() != "").fillna(False).to_numpy(dtype=bool)
+    if given.any():
+        # A text too long to be a time must not reach a regular expression.
+        short = (column.str.len() <= 64).fillna(False).to_numpy(dtype=bool)
+        readable = column.where(given & short)
+    else:
+        return _missing(len(column))
+    aware = (readable.str.contains(_AWARE, regex=True) & readable.str.contains(_CLOCK, regex=True)).fillna(False).to_numpy(dtype=bool)
+    us, why = _missing(len(column))
+    why[given] = UNREADABLE
+    if aware.any():
+        parsed = pd.to_datetime(readable.where(aware), format="ISO8601", utc=True, errors="coerce")
+        stamps, _ = _stamps(parsed.dt.tz_localize(None))
+        good = stamps != NO_TIME
+        us[good], why[good] = stamps[good], FINE
+    naive = given & short & ~aware
+    if naive.any():
+        parsed = pd.to_datetime(readable.where(naive), format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
+        good = parsed.notna().to_numpy()
+        if zone is None:
+            why[good] = NAIVE
+        else:
+            stamps, faults = _localised(parsed, zone)
+            us[good], why[good] = stamps[good], faults[good]
+    return us, why
+
+
+def _objects(column: Any, zone: tzinfo | None, unit: str | None) -> tuple[Int64, Int8]:
+    """A mixture of Python objects, one at a time; texts together."""
+    import pandas as pd
+
+    values = column.to_numpy(dtype=object)
+    us, why = _missing(len(values))
+    is_text = np.fromiter((isinstance(v, str) for v in values), dtype=bool, count=len(values))
+    if is_text.any():
+        at = np.flatnonzero(is_text)
+        us[at], why[at] = _texts(pd.Series(values[at], dtype="str"), zone)
+    for i in np.flatnonzero(~is_text):
+        us[i], why[i] = _moment(values[i], zone, unit)
+    return us, why
+
+
+def _moment(value: Any, zone: tzinfo | None, unit: str | None) -> tuple[int, int]:
+    if _is_null(value):
+        return int(NO_TIME), MISSING
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
+    if isinstance(value, datetime):
+        if value.tzinfo is not None and value.utcoffset() is not None:
+            return (value - _EPOCH) // _MICROSECOND, FINE
+        return _wall(value, zone)
+    if isinstance(value, date):
+        return _wall(datetime(value.year, value.month, value.day), zone)  # noqa: DTZ001 - the zone is put on below
+    if unit is not None and isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        if isinstance(value, float | np.floating) and not math.isfinite(value):
+            return int(NO_TIME), UNREADABLE
+        exact = Fraction(value) * (_UNITS[unit] or Fraction(1, 1000))  # type: ignore[arg-type]
+        return (round(exact), FINE) if abs(exact) < 2**62 else (int(NO_TIME), UNREADABLE)
+    return int(NO_TIME), UNREADABLE
+
+
+def _wall(value: datetime, zone: tzinfo | None) -> tuple[int, int]:
+    if zone is None:
+        return int(NO_TIME), NAIVE
+    first, second = (value.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
+    if first.utcoffset() != second.utcoffset():  # skipped or shown twice
+        return int(NO_TIME), GAP
+    return (first - _EPOCH) // _MICROSECOND, FINE
+
+
+def read_numbers(column: Any) -> tuple[Float64, Int8]:
+    """Return numbers and fault codes of a column: 0 where missing, NaN where given but no number.
+
+    A NaN in a plain float column of pandas cannot be told from "not given": it is `UNSURE`, and the caller decides by the kind of event.
+    """
+    import pandas as pd
+
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        codes = np.asarray(column.cat.codes)
+        values, why = read_numbers(pd.Series(column.cat.categories))
+        return np.append(values, 0.0)[codes], np.append(why, MISSING).astype(np.int8)[codes]
+    if pd.api.types.is_bool_dtype(dtype):
+        given = column.notna().to_numpy()
+        return np.where(given, np.nan, 0.0), np.where(given, UNREADABLE, MISSING).astype(np.int8)
+    if pd.api.types.is_numeric_dtype(dtype) and not isinstance(dtype, pd.ArrowDtype):
+        return _plain_numbers(column)
+    if isinstance(dtype, pd.ArrowDtype):
+        import pyarrow as pa
+
+        kind = dtype.pyarrow_dtype
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            missing = column.isna().to_numpy(dtype=bool) if kind.id is None else np.asarray(column.array._pa_array.is_null())
+            values = np.asarray(column.array._pa_array.cast(pa.float64()).fill_null(0.0), dtype=np.float64).copy()
+            why = np.where(missing, MISSING, np.where(np.isnan(values), NOT_A_NUMBER, FINE)).astype(np.int8)
+            return values, why
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            column = _from_arrow(column)
+        else:
+            return _object_numbers(column.to_numpy(dtype=object, na_value=None))
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "O":
+        return _object_numbers(column.to_numpy(dtype=object))
+    return _text_numbers(column)
+
+
+def _plain_numbers(column: Any) -> tuple[Float64, Int8]:
+    if column.dtype.kind == "c":
+        raise InputError("complex numbers are no amounts", str(column.name))
+    if isinstance(column.dtype, np.dtype):
+        values = column.to_numpy(dtype=np.float64, copy=True)
+        nan = np.isnan(values)
+        why = np.zeros(len(values), dtype=np.int8)
+        if nan.any():
+            why[nan] = UNSURE
+            values[nan] = 0.0
+        return values, why
+    missing = column.isna().to_numpy(dtype=bool)  # nullable Int64 / Float64 of pandas
+    values = column.to_numpy(dtype=np.float64, na_value=0.0).copy()
+    return values, np.where(missing, MISSING, np.where(np.isnan(values), NOT_A_NUMBER, FINE)).astype(np.int8)
+
+
+def _text_numbers(column: Any) -> tuple[Float64, Int8]:
+    import pandas as pd
+
+    stripped = column.str.strip()
+    given = column.notna().to_numpy() & (stripped != "").fillna(False).to_numpy(dtype=bool)
+    short = (stripped.str.len() <= 64).fillna(False).to_numpy(dtype=bool)
+    values = pd.to_numeric(stripped.where(given & short).astype(object), errors="coerce").to_numpy(dtype=np.float64).copy()
+    nan = np.isnan(values)
+    why = np.where(~given, MISSING, np.where(nan, UNREADABLE, FINE)).astype(np.int8)
+    if (given & nan).any():
+        said = (stripped.where(given & nan & short).str.lower().isin(["nan", "+nan", "-nan"])).fillna(False).to_numpy(dtype=bool)
+        why[said] = NOT_A_NUMBER
+    values[~given] = 0.0
+    return values, why
+
+
+def _object_numbers(values: Objects) -> tuple[Float64, Int8]:
+    out = np.zeros(len(values))
+    why = np.zeros(len(values), dtype=np.int8)
+    for i, value in enumerate(values):
+        out[i], why[i] = _number(value)
+    return out, why
+
+
+def _number(value: Any) -> tuple[float, int]:
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return 0.0, MISSING
+    if isinstance(value, bool | np.bool_):
+        return math.nan, UNREADABLE
+    if isinstance(value, str):
+        text = value.strip()
+        if not text:
+            return 0.0, MISSING
+        if len(text) > 64 or "_" in text:
+            return math.nan, UNREADABLE
+        try:
+            number = float(text)
+        except ValueError:
+            return math.nan, UNREADABLE
+        return number, NOT_A_NUMBER if math.isnan(number) else FINE
+    if isinstance(value, int | float | Decimal | np.integer | np.floating | Fraction):
+        try:
+            number = float(value)
+        except (OverflowError, ValueError):
+            return math.inf, FINE
+        return number, NOT_A_NUMBER if math.isnan(number) else FINE
+    return math.nan, UNREADABLE

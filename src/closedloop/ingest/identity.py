@@ -1,0 +1,96 @@
+"""Who an event is: ids from content where the source gives none, and one version of each id.
+
+Law of this file: arrays in, arrays out. An id made here depends on the event's content and on how many equal rows came before it,
+never on its position, so that the same rows give the same ids in any order. Of several rows with one id the newest version
+(by ``recorded_at``) is kept, and among equal versions the first that came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
+Objects = npt.NDArray[np.object_]
+
+_KEYS = ("closedloop-id-01", "closedloop-id-02")  # 16 characters each: two independent hashes make 128 bits
+_SEEDS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)
+
+
+def _mixed(h: UInt64) -> UInt64:
+    """Finish a 64-bit hash (splitmix64's finaliser, Steele, Lea and Flood 2014): every input bit reaches every output bit."""
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
+
+
+def content_hash(numbers: Mapping[str, npt.NDArray[np.generic]], texts: Mapping[str, tuple[Int64, Objects]]) -> tuple[UInt64, UInt64]:
+    """Return two 64-bit hashes per event over all its fields.
+
+    Args:
+        numbers: int64 columns of shape (N,) by field.
+        texts: Codes of shape (N,), -1 where missing, and distinct texts, by field.
+    """
+    from pandas.util import hash_array
+
+    lanes = []
+    for key, seed in zip(_KEYS, _SEEDS, strict=True):
+        n = len(next(iter(numbers.values())))
+        h = np.full(n, seed, dtype=np.uint64)
+        for values in numbers.values():
+            h = _mixed((h + np.uint64(seed)) ^ values.astype(np.int64).view(np.uint64))
+        for codes, distinct in texts.values():
+            table = np.zeros(len(distinct) + 1, dtype=np.uint64)
+            if len(distinct):
+                table[:-1] = hash_array(distinct, hash_key=key, categorize=False)
+            h = _mixed((h + np.uint64(seed)) ^ table[codes])
+        lanes.append(h)
+    return lanes[0], lanes[1]
+
+
+def derived_ids(first: UInt64, second: UInt64) -> Objects:
+    """Return an id for each event from its content: 32 hexadecimal digits, and "-k" for the k-th repetition of equal content.
+
+    >>> lane = np.array([1, 2, 1], dtype=np.uint64)
+    >>> [i[-4:] for i in derived_ids(lane, lane)]
+    ['0001', '0002', '01-1']
+    """
+    n = len(first)
+    out = np.empty(n, dtype=object)
+    if not n:
+        return out
+    digits = np.stack([first, second], axis=1).astype(">u8").tobytes().hex()
+    out[:] = [digits[i : i + 32] for i in range(0, 32 * n, 32)]
+    order = np.lexsort((np.arange(n), second, first))
+    a, b = first[order], second[order]
+    starts = np.flatnonzero(np.append(True, (a[1:] != a[:-1]) | (b[1:] != b[:-1])))
+    if len(starts) < n:
+        repetition = np.empty(n, dtype=np.int64)
+        repetition[order] = np.arange(n) - np.repeat(starts, np.diff(np.append(starts, n)))
+        for i in np.flatnonzero(repetition):
+            out[i] = f"{out[i]}-{repetition[i]}"
+    return out
+
+
+def newest(event_id: Objects, recorded_at: Int64) -> npt.NDArray[np.bool_]:
+    """Return True for the one version of each id that is kept: the newest, among equals the first (shape (N,)).
+
+    >>> newest(np.array(["a", "b", "a"], dtype=object), np.array([1, 1, 2])).tolist()
+    [False, True, True]
+    """
+    import pandas as pd
+
+    codes, distinct = pd.factorize(pd.Series(event_id), use_na_sentinel=False)
+    n = len(codes)
+    if len(distinct) == n:
+        return np.ones(n, dtype=bool)
+    repeated = np.bincount(codes, minlength=len(distinct))[codes] > 1
+    keep = ~repeated
+    at = np.flatnonzero(repeated)
+    order = at[np.lexsort((at, -recorded_at[at], codes[at]))]
+    first = np.append(True, codes[order][1:] != codes[order][:-1])
+    keep[order[first]] = True
+    return np.asarray(keep, dtype=bool)

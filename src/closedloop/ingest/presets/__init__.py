@@ -1,0 +1,21 @@
+"""Presets: well-known exports mapped to the event table, one file each."""
+
+from closedloop.errors import ConfigurationError
+from closedloop.ingest.presets import open_bandit
+from closedloop.ingest.presets.base import Events, Preset
+
+PRESETS: dict[str, Preset] = {p.name: p for p in (open_bandit.PRESET,)}
+
+
+def preset_named(name: str) -> Preset:
+    """Return a preset by name.
+
+    Raises:
+        ConfigurationError: There is none of that name; those there are listed.
+    """
+    if name not in PRESETS:
+        raise ConfigurationError("no such preset", "preset", name, None, tuple(PRESETS))
+    return PRESETS[name]
+
+
+__all__ = ["PRESETS", "Events", "Preset", "preset_named"]

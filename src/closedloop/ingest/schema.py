@@ -1,0 +1,223 @@
+"""The event table as pandera checks it: public, so that users extend it with checks of their own.
+
+Law of this file: it is the only importer of pandera (which loads pandas, and pyspark where installed), and imports it inside
+functions. Every check looks at typed columns (see `closedloop.ingest.columns`) and finds all failing rows at once; texts are checked
+once per distinct value.
+
+References: pandera, "lazy validation" and "failure cases" (pandera.readthedocs.io).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from closedloop.records.arms import TAG_COLUMNS
+from closedloop.records.batch import EVENT_KINDS, NO_TIME
+
+LONGEST_TEXT = 500  # characters of a tag, an id or a conversion type
+LARGEST_AMOUNT = 1e11  # units of currency in one row: sums of a hundred such rows still fit 64 bits of millionths
+LARGEST_QUANTITY = 1e12
+EARLIEST_US = 631_152_000_000_000  # 1990-01-01: earlier times are clocks that were never set
+LATEST_US = 7_258_118_400_000_000  # 2200-01-01
+TEXT_FIELDS = ("user_id", *TAG_COLUMNS, "conversion_type")
+
+# What a failed check means, and what to do about it: (reason, mend).
+MEANING: dict[str, tuple[str, str]] = {
+    "known_kind": ("is no kind of event", "use one of " + ", ".join(EVENT_KINDS) + ", or map your own names with values={'kind': {...}}"),
+    "text_length": (f"is longer than {LONGEST_TEXT} characters", "shorten it"),
+    "text_readable": ("is not readable text", "give a text or a whole number, in valid Unicode"),
+    "plausible_time": ("is not between 1990 and 2200", "check the unit and the clock of the source"),
+    "not_negative": ("is negative", "give 0 or more; refunds belong in value of a correcting conversion"),
+    "amount_size": (f"is larger than {LARGEST_AMOUNT:.0e}", "check the unit"),
+    "whole_number": ("is not a whole number from 0 to 10^12", "give a count"),
+    "touch_first": ("lies after the conversion", "a touch comes before its conversion: check both clocks"),
+    "touch_kind": ("is not click or view", "use click or view"),
+    "touch_of_conversion": ("belongs to conversions only", "leave touch_at and touch_kind empty on other events"),
+    "touch_complete": ("needs both touch_at and touch_kind", "give both, or neither"),
+    "known_currency": ("is not a currency code", "use the three letters of ISO 4217, such as EUR"),
+}
+NULL_MEANING = ("is missing", "give it, or map the column that holds it")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Failure:
+    """One check that some rows failed.
+
+    Args:
+        field: Column of the event table.
+        check: Name of the check; ``not_nullable`` where a needed value is missing or could not be read.
+        reason, mend: What it means and what to do.
+        rows: int64 positions of the failing events.
+    """
+
+    field: str
+    check: str
+    reason: str
+    mend: str
+    rows: npt.NDArray[np.int64]
+
+
+def _per_text(test: Callable[[str], bool]) -> Callable[[Any], Any]:
+    """Return a check of a categorical column that calls ``test`` once per distinct text; missing values pass."""
+
+    def check(column: Any) -> Any:
+        import pandas as pd
+
+        categories = column.cat.categories.tolist()
+        good = np.fromiter((test(text) for text in categories), dtype=bool, count=len(categories))
+        if good.all():
+            return True
+        return pd.Series(np.append(good, True)[column.cat.codes], index=column.index)
+
+    return check
+
+
+def _readable(text: str) -> bool:
+    """True for text without NUL, which marks what is no valid text, and which some stores cut at."""
+    return "\0" not in text
+
+
+def _within(low: float, high: float) -> Callable[[Any], Any]:
+    """Return a check of a numeric column; False also for infinities outside."""
+
+    def check(column: Any) -> Any:
+        values = column.to_numpy()
+        good = (values >= low) & (values <= high)
+        if good.all():
+            return True
+        return _series(good | (values != values), column)  # NaN is reported once, as a null
+
+    return check
+
+
+def _series(good: npt.NDArray[np.bool_], column: Any) -> Any:
+    import pandas as pd
+
+    return pd.Series(good, index=column.index)
+
+
+def _time(column: Any) -> Any:
+    us = column.to_numpy().astype(np.int64)
+    good = ((us >= EARLIEST_US) & (us < LATEST_US)) | (us == NO_TIME)
+    return True if good.all() else _series(good, column)
+
+
+def _whole(column: Any) -> Any:
+    values = column.to_numpy()
+    good = (values >= 0) & (values <= LARGEST_QUANTITY) & (np.floor(values) == values)
+    return True if good.all() else _series(good | (values != values), column)
+
+
+def _all_true(column: Any) -> Any:
+    good = column.to_numpy()
+    return True if good.all() else _series(good, column)
+
+
+def event_schema(*, unique: bool = True) -> Any:
+    """Return the pandera ``DataFrameSchema`` of the typed event table.
+
+    Columns of the checked frame: ``event_id`` (texts), ``kind``, ``user_id``, the tags, ``conversion_type``, ``currency`` and
+    ``touch_kind`` (categorical), ``occurred_at``, ``recorded_at``, ``touch_at`` (datetime64[us], UTC without zone), ``cost``, ``value``,
+    ``quantity`` (float64), and three columns of yes and no across fields: ``touch_first``, ``touch_of_conversion``, ``touch_complete``.
+    To add checks, extend the schema and hand it to ``TableIngestor(schema=...)``; a check's ``name`` and ``error`` become the reason, its
+    ``description`` the mend.
+
+    Args:
+        unique: Check that event ids are distinct, the first copy excluded from the report. The ingestor resolves duplicates
+            itself, after the other checks: a valid copy must not be lost because an invalid one came first.
+
+    >>> schema = event_schema()
+    >>> sorted(schema.columns)[:4]
+    ['audience', 'campaign', 'conversion_type', 'cost']
+    """
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # importing pandera warns about pandas and pyspark versions that are not ours to choose
+        import pandera.pandas as pa
+
+    def check(function: Callable[[Any], Any], name: str) -> Any:
+        return pa.Check(function, name=name, error=MEANING[name][0], description=MEANING[name][1], ignore_na=False)
+
+    def texts() -> list[Any]:
+        length = check(_per_text(lambda t: len(t) <= LONGEST_TEXT), "text_length")
+        return [length, check(_per_text(lambda t: len(t) > LONGEST_TEXT or _readable(t)), "text_readable")]
+
+    def ids(test: Callable[[str], bool]) -> Callable[[Any], Any]:
+        def run(column: Any) -> Any:
+            good = np.fromiter((not isinstance(v, str) or test(v) for v in column.tolist()), dtype=bool, count=len(column))
+            return True if good.all() else _series(good, column)
+
+        return run
+
+    columns = {
+        "event_id": pa.Column(
+            checks=[
+                check(ids(lambda t: len(t) <= LONGEST_TEXT), "text_length"),
+                check(ids(lambda t: len(t) > LONGEST_TEXT or _readable(t)), "text_readable"),
+            ],
+            unique=unique,
+            report_duplicates="exclude_first",
+        ),
+        "kind": pa.Column(checks=[check(_per_text(lambda t: t in EVENT_KINDS), "known_kind")]),
+        "occurred_at": pa.Column(checks=[check(_time, "plausible_time")]),
+        "recorded_at": pa.Column(checks=[check(_time, "plausible_time")]),
+        **{name: pa.Column(checks=texts(), nullable=True) for name in TEXT_FIELDS},
+        "cost": pa.Column(checks=[check(_within(0, np.inf), "not_negative"), check(_within(-np.inf, LARGEST_AMOUNT), "amount_size")]),
+        "value": pa.Column(checks=[check(_within(-LARGEST_AMOUNT, LARGEST_AMOUNT), "amount_size")]),
+        "currency": pa.Column(
+            checks=[check(_per_text(lambda t: len(t) == 3 and t.isascii() and t.isupper() and t.isalpha()), "known_currency")],
+            nullable=True,
+        ),
+        "quantity": pa.Column(checks=[check(_whole, "whole_number")]),
+        "touch_kind": pa.Column(checks=[check(_per_text(lambda t: t in ("click", "view")), "touch_kind")], nullable=True),
+        "touch_at": pa.Column(checks=[check(_time, "plausible_time")], nullable=True),
+        "touch_first": pa.Column(bool, checks=[check(_all_true, "touch_first")]),
+        "touch_of_conversion": pa.Column(bool, checks=[check(_all_true, "touch_of_conversion")]),
+        "touch_complete": pa.Column(bool, checks=[check(_all_true, "touch_complete")]),
+    }
+    return pa.DataFrameSchema(columns, name="events")
+
+
+def failures(frame: Any, schema: Any) -> list[Failure]:
+    """Return the checks that rows of a typed event table failed, lazily: every check is run.
+
+    Args:
+        frame: Columns as `event_schema` describes, with a RangeIndex.
+        schema: That schema, or one that extends it.
+    """
+    from pandera.errors import SchemaErrors
+
+    try:
+        schema.validate(frame, lazy=True, inplace=True)
+    except SchemaErrors as found:
+        errors = list(found.schema_errors)
+    else:
+        return []
+    return list(_grouped(errors, len(frame)))
+
+
+def _grouped(errors: Iterable[Any], n: int) -> Iterable[Failure]:
+    for error in errors:
+        field = str(getattr(error.schema, "name", "") or "row")
+        check = error.check if isinstance(error.check, str) else str(error.check.name or error.check.error or "check")
+        cases = error.failure_cases
+        rows = cases["index"] if hasattr(cases, "columns") and "index" in cases else None
+        whole = rows is None or bool(rows.isna().any())  # a check that speaks of the table as a whole concerns every row
+        at = np.arange(n, dtype=np.int64) if rows is None or whole else np.unique(rows.to_numpy().astype(np.int64))
+        if check in MEANING:
+            reason, mend = MEANING[check]
+        elif check == "not_nullable":
+            reason, mend = NULL_MEANING
+        else:  # a user's own check
+            own = None if isinstance(error.check, str) else error.check
+            reason = str(getattr(own, "error", None) or f"fails the check {check}")
+            mend = str(getattr(own, "description", None) or "see the check in your schema")
+        # Cross-field checks are named after what they say; the field to mend is the touch's time.
+        shown = "touch_at" if field in ("touch_first", "touch_of_conversion", "touch_complete") else field
+        yield Failure(field=shown, check=check, reason=reason, mend=mend, rows=at)
