@@ -195,12 +195,13 @@ class SimulatedPlatform:
         fault, settings = self._next_fault(change.target.resource)
         if fault == "unreachable":
             return AttemptResult(status="not_sent", code="UNREACHABLE", message="the platform cannot be reached")
-        number = self._db.execute("SELECT count(*) FROM requests").fetchone()[0]
+        number = self._db.execute("SELECT coalesce(max(sequence), 0) FROM requests").fetchone()[0]
         rng = np.random.default_rng([self.seed, number])
         if fault is None and rng.random() < self.lost_replies:
             fault = "lose_reply" if rng.random() < 0.5 else "lose_request"
         lost = AttemptResult(status="unknown", code="TIMEOUT", message="no reply")
         if fault == "lose_request":
+            self._count(now_us, 0.0, "lost")  # the number of requests also steers the next loss
             return lost
         retry_us = self._admit(now_us, self.units[0])
         if retry_us is not None:
@@ -265,7 +266,7 @@ class SimulatedPlatform:
         self._db.execute("INSERT INTO requests (at_us, units, verdict) VALUES (?, ?, ?)", (now_us, units, verdict))
 
     def requests(self, verdict: str = "admitted") -> list[tuple[datetime, float]]:
-        """Return when each request was counted and its units: ``admitted``, ``refused`` (over the quota) or met an ``outage``."""
+        """Return when each request was counted and its units: ``admitted``, ``refused``, ``lost``, or met an ``outage``."""
         with self._lock:
             rows = self._db.execute("SELECT at_us, units FROM requests WHERE verdict = ? ORDER BY at_us, sequence", (verdict,)).fetchall()
         return [(from_us(at_us), units) for at_us, units in rows]
