@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chi2
 
 from closedloop.errors import ConfigurationError
-from closedloop.stats.rates import ratio_interval
+from closedloop.stats.rates import count_interval, ratio_interval
 
 
 @given(st.integers(0, 400), st.integers(0, 400), st.floats(0.1, 1e4), st.floats(0.1, 1e4), st.sampled_from([0.5, 0.8, 0.9, 0.95]))
@@ -41,3 +41,15 @@ def test_wrong_numbers_are_named(wrong: tuple[float, float, float, float]) -> No
     """Negative counts and empty exposures are errors that name themselves."""
     with pytest.raises(ConfigurationError):
         ratio_interval(*wrong)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.5, 0.8, 0.9, 0.95]))
+def test_one_count_has_garwoods_interval(count: int, level: float) -> None:
+    """The ends are chi-square quantiles with 2c and 2c + 2 degrees of freedom, halved (Garwood 1936)."""
+    tail = (1 - level) / 2
+    low, high = count_interval(count, level=level)
+    assert low == (0.0 if count == 0 else pytest.approx(chi2.ppf(tail, 2 * count) / 2, rel=1e-9))
+    assert high == pytest.approx(chi2.ppf(1 - tail, 2 * count + 2) / 2, rel=1e-9)
+    for wrong in (-1, math.nan):
+        with pytest.raises(ConfigurationError):
+            count_interval(wrong)

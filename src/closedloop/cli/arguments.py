@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             from closedloop.cli.run import run
 
-            run(options)
+            run(options, mapping_of(options.map))
     except ClosedLoopError as error:
         print(f"closedloop: {error}", file=sys.stderr)
         return 1

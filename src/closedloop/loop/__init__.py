@@ -1,1 +1,7 @@
 """The loop: the only code that calls all five rooms."""
+
+from closedloop.loop.cycle import CycleReport, Mode
+from closedloop.loop.loop import ClosedLoop
+from closedloop.loop.report import render
+
+__all__ = ["ClosedLoop", "CycleReport", "Mode", "render"]

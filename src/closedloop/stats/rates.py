@@ -1,16 +1,35 @@
-"""Two Poisson rates compared exactly.
+"""Poisson counts: the exact interval of one, and of the ratio of two.
 
 Law of this file: numbers in, numbers out. Given the total of two independent Poisson counts, the first one is binomial, so the
-ratio of their rates has an exact interval (Przyborowski & Wilenski 1940, Biometrika 31; Clopper & Pearson 1934).
+ratio of their rates has an exact interval (Przyborowski & Wilenski 1940, Biometrika 31; Clopper & Pearson 1934). One count has
+Garwood's (1936, Biometrika 28).
 """
 
 from __future__ import annotations
 
 import math
 
-from scipy.special import betaincinv
+from scipy.special import betaincinv, gammaincinv
 
 from closedloop.errors import ConfigurationError
+
+
+def count_interval(count: float, *, level: float = 0.9) -> tuple[float, float]:
+    """Return the exact (conservative) interval of the mean of a Poisson count.
+
+    Raises:
+        ConfigurationError: The count is negative or the level not in (0, 1).
+
+    >>> [round(end, 2) for end in count_interval(10)]
+    [5.43, 16.96]
+    """
+    if not 0.0 <= count < math.inf:
+        raise ConfigurationError("a count is zero or more", "count", count)
+    if not 0.0 < level < 1.0:
+        raise ConfigurationError("a level lies between 0 and 1", "level", level)
+    tail = (1.0 - level) / 2.0
+    low = float(gammaincinv(count, tail)) if count > 0 else 0.0
+    return low, float(gammaincinv(count + 1.0, 1.0 - tail))
 
 
 def ratio_interval(

@@ -1,0 +1,115 @@
+"""``run`` and ``check``: the loop once, on the user's own files, sending nothing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from closedloop.attribute import WindowedAttribution
+from closedloop.classify import BayesClassifier
+from closedloop.errors import InputError, MissingColumnError
+from closedloop.ingest import PRESETS, TableIngestor
+from closedloop.ingest.doors import chunks
+from closedloop.loop import ClosedLoop
+from closedloop.records.arms import TAG_COLUMNS
+from closedloop.records.decision import Constraints
+from closedloop.records.moments import from_us
+from closedloop.records.quarantine import Ingested
+from closedloop.records.tags import TagSchema
+from closedloop.records.window import AttributionWindow
+
+
+def _off(text: str) -> str | None:
+    return None if text == "off" else text
+
+
+def _columns(path: str) -> list[str]:
+    """Return the column names of a file, from its first rows."""
+    for chunk in chunks(path, rows_at_once=100):
+        return list(chunk.columns)
+    raise InputError("the file has no rows", "FILE", path, "give a file with a header and at least one row")
+
+
+def ingestor_for(options: argparse.Namespace, mapping: dict[str, str]) -> TableIngestor:
+    """Return the ingestor that the words of the command line and the first file's columns ask for.
+
+    Raises:
+        MissingColumnError: No tag column is there to make an arm of.
+    """
+    columns = _columns(options.files[0])
+    preset = options.preset
+    if preset is None and not mapping and "kind" not in columns:
+        known = [name for name, p in PRESETS.items() if set(p.needs) <= set(columns)]
+        preset = known[0] if len(known) == 1 else None
+    there = {mapping.get(c, c) for c in columns}
+    if options.arm is not None:
+        tags: TagSchema | None = TagSchema(arm=tuple(name.strip() for name in options.arm.split(",")))
+    elif preset is not None:
+        tags = None  # the preset's own
+    else:
+        arm = tuple(c for c in TAG_COLUMNS if c in there)
+        if not arm and {"kind", "occurred_at"} <= there:
+            mend = "name the column that holds one, such as --map " + f"{next(iter(columns), 'utm_campaign')}=campaign"
+            raise MissingColumnError(f"no tag column is there; columns: {', '.join(columns)}", "arm", None, mend, TAG_COLUMNS)
+        tags = TagSchema(arm=arm) if arm else None
+    if preset is not None:
+        print(f"preset: {preset}")
+    return TableIngestor(tags=tags, mapping=mapping, preset=preset, zone=options.zone)
+
+
+def _watermark(ingested: Ingested) -> Any:
+    """Return the time up to which the files hold data: the loop's own clock for a dry run on the past."""
+    if not len(ingested.batch):
+        return None
+    return from_us(int(max(ingested.batch.recorded_at.max(), ingested.batch.occurred_at.max())))
+
+
+def run(options: argparse.Namespace, mapping: dict[str, str]) -> None:
+    """Read the files, rank, plan without sending, and write the report; ``check`` stops after health."""
+    window = AttributionWindow(click=_off(options.window_click), view=_off(options.window_view))
+    for path in options.files:
+        if not Path(path).is_file():
+            raise InputError("no such file", "FILE", path, "check the path")
+    ingestor = ingestor_for(options, mapping)
+    ingested = ingestor.ingest(list(options.files))
+    print(ingested)
+    if len(ingested.quarantine):
+        print()
+        print(ingested.quarantine)
+    now = _watermark(ingested)
+    if now is None:
+        raise InputError("no row was accepted", "FILE", ", ".join(options.files), "mend the rows listed above, or map the columns with --map")
+    print()
+    print(ingested.tags)
+    print()
+    constraints = Constraints(
+        total=getattr(options, "budget", None),
+        max_step=getattr(options, "max_step", 0.2),
+        minimum_volume=getattr(options, "minimum_volume", 50.0),
+    )
+    tags = ingestor.tag_schema
+    with ClosedLoop(
+        window=window,
+        ledger=getattr(options, "ledger", None),
+        constraints=constraints,
+        tags=tags,
+        mode="shadow",
+        seed=options.seed,
+        ingestor=ingestor,
+        attribution=WindowedAttribution(window, tags=tags, conversion_type=options.conversion_type),
+        classifier=BayesClassifier(window, level=options.level, seed=options.seed),
+    ) as loop:
+        report = loop.run_cycle(ingested, now=now)
+        if options.command == "check":
+            print(report.health)
+            return
+        for part in (report.outcomes, report.signals, report.plan, report.health):
+            print(part)
+            print()
+        print(report)
+        print()
+        path = report.save_html(options.report)
+    print(f"Nothing was sent. Report: {path}")
+    if options.ledger is not None:
+        print(f"Ledger: {options.ledger} (cycle {report.cycle})")
