@@ -1,6 +1,5 @@
 """The Google Ads adapter with the real client against a loopback server: gRPC over TLS, generic handlers, real messages."""
 
-import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,7 +16,7 @@ client_module = pytest.importorskip("google.ads.googleads.client", reason="needs
 grpc = pytest.importorskip("grpc", reason="needs the extra google")
 
 from google.oauth2.credentials import Credentials  # noqa: E402
-from google_server import GoogleServer, certificate  # noqa: E402
+from google_server import GoogleServer, process_certificate  # noqa: E402
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 TOKEN = "ya29.secret-token-0123456789"
@@ -25,13 +24,9 @@ DEVELOPER = "developer-token-0123456789"
 
 
 @pytest.fixture(scope="session")
-def tls(tmp_path_factory):
-    """One certificate for the process: gRPC reads the roots once, before its first channel."""
-    pair = certificate()
-    path = tmp_path_factory.mktemp("tls") / "roots.pem"
-    path.write_bytes(pair[1])
-    os.environ["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = str(path)
-    return pair
+def tls():
+    """One certificate for the process, trusted by gRPC."""
+    return process_certificate()
 
 
 @pytest.fixture
@@ -164,6 +159,7 @@ class TestFaults:
         assert (result.status, result.code) == ("throttled", f"QuotaError.{name}")
         assert result.retry_at == NOW + timedelta(seconds=expected)
         assert result.request_id == "G2"
+        assert result.scope == ("google/project/operations" if name == "RESOURCE_EXHAUSTED" else "")
 
     def test_the_sdk_leaves_quota_errors_bare(self, plain, server):
         """The trap is real: when the SDK mends it, this test says so and the adapter may be simplified."""

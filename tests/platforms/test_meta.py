@@ -215,14 +215,23 @@ class TestFaults:
         assert meta.read(Target("meta", "11"), now=NOW).budget == Money.of("12.34", "EUR")
 
     @pytest.mark.parametrize(
-        ("code", "subcode", "seconds"),
-        [(17, 2446079, 300), (613, 1487742, 60), (613, 5044001, 2), (17, None, 3600), (4, None, 3600), (80004, None, 300)],
+        ("code", "subcode", "seconds", "scope"),
+        [
+            (17, 2446079, 300, "meta/act_100/score"),
+            (613, 1487742, 60, "meta/act_100/score"),
+            (613, 5044001, 2, "meta/act_100/changes"),
+            (17, None, 3600, "meta/act_100/budget/11"),
+            (613, 1487632, 3600, "meta/act_100/budget/11"),
+            (4, None, 3600, ""),
+            (80004, None, 300, "meta/act_100/calls"),
+        ],
     )
-    def test_quota_without_header(self, meta, server, code, subcode, seconds):
+    def test_quota_without_header(self, meta, server, code, subcode, seconds, scope):
         """Each of Meta's quota codes says throttled and when; a bare 17 on an ad set's budget is the hour's block."""
         server.world.script("write", graph_error(code, "request limit reached", subcode=subcode, transient=True))
         result = meta.send(budget("12.34"), now=NOW)
-        assert (result.status, result.retry_at) == ("throttled", NOW + timedelta(seconds=seconds))
+        assert (result.status, result.retry_at, result.scope) == ("throttled", NOW + timedelta(seconds=seconds), scope)
+        assert scope in ("", *(name for name, _, _ in meta.limits(Target("meta", "11"))))
         assert not server.world.writes
 
     def test_quota_header_says_when_in_minutes(self, meta, server):

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from closedloop.platforms.redaction import REDACTED, redact
 
-SECRETS = st.text(string.ascii_letters + string.digits + "-_.~|/+=%\"'\\é ", min_size=8, max_size=60).filter(lambda s: len(set(s)) > 3)
+SECRETS = st.text(string.ascii_letters + string.digits + "-_.~|/+=%\"'\\é ", min_size=8, max_size=60).filter(
+    lambda s: len(set(s)) > 3 and s not in REDACTED
+)
 WORDS = st.text(max_size=40)
 
 
@@ -22,7 +24,7 @@ def test_a_known_secret_is_taken_out_in_every_spelling(secret, before, after, sp
     assert written not in text
 
 
-@given(st.text(string.ascii_letters + string.digits + "-_.~|", min_size=8, max_size=60), st.integers(1, 200))
+@given(st.text(string.ascii_letters + string.digits + "-_.~|", min_size=8, max_size=60).map("Zq9".__add__), st.integers(1, 200))
 def test_unknown_secrets_are_known_by_their_names(secret, limit):
     """A token that nobody told of is taken out where its name stands before it, and a cut never leaves half of one."""
     for shape in (

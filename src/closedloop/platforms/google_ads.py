@@ -207,6 +207,9 @@ class GoogleAdsPlatform:
             return str(self.client.version or self.api_version)
         return str(type(self.client).get_service.__defaults__[0])
 
+    def _daily(self) -> str:
+        return f"{self.name}/project/operations" if self.access in _OPERATIONS else ""
+
     def _secrets(self) -> tuple[str | None, ...]:
         credentials = self.client.credentials
         names = ("token", "refresh_token", "client_secret", "id_token")
@@ -384,7 +387,7 @@ class GoogleAdsPlatform:
         try:
             answer = raw(service.mutate(request=request, timeout=timeout))
         except self._errors() as error:
-            return [self._refusal(error, now).attempt()] * len(operations)
+            return [self._refusal(error, now).attempt(self._daily())] * len(operations)
         request_id = self._last_request[0] if self._last_request else ""
         results = [AttemptResult(status="accepted", request_id=request_id)] * len(operations)
         failure_type = type(raw(self._type("GoogleAdsFailure")))
@@ -393,7 +396,7 @@ class GoogleAdsPlatform:
         )
         for refusal in hidden:
             for at in range(len(operations)) if refusal.index is None else (refusal.index,):
-                results[at] = refusal.attempt()
+                results[at] = refusal.attempt(self._daily())
         return results
 
 

@@ -52,9 +52,16 @@ class Refusal:
     authentication: bool = False
     index: int | None = None
 
-    def attempt(self) -> AttemptResult:
-        """Return what the refusal says of a change."""
-        return AttemptResult(status=self.status, code=self.code, message=self.message, retry_at=self.retry_at, request_id=self.request_id)
+    def attempt(self, daily_scope: str = "") -> AttemptResult:
+        """Return what the refusal says of a change; ``daily_scope`` is the declared quota of operations a day, if there is one."""
+        return AttemptResult(
+            status=self.status,
+            code=self.code,
+            message=self.message,
+            retry_at=self.retry_at,
+            request_id=self.request_id,
+            scope=daily_scope if self.code == "QuotaError.RESOURCE_EXHAUSTED" else "",
+        )
 
 
 def raw(message: Any) -> Any:

@@ -295,7 +295,8 @@ class MetaPlatform:
             return AttemptResult(status="rejected", code=error.field or "", message=str(error))
         found, refusal = self._ask("POST", (change.target.resource,), {**params, **options}, now, timeout)
         if refusal is not None:
-            return refusal.attempt(change, self.level)
+            budget_scope = f"{self.name}/{self.account}/budget/{change.target.resource}" if self.level == "adset" else None
+            return refusal.attempt(change, budget_scope)
         if found.get("success") is not True:
             return AttemptResult(status="unknown", code="no success", message=redact(f"Meta answered {dict(found)}", self._secrets()))
         return AttemptResult(status="accepted", request_id=str(found["_request_id"]), usage=found["_usage"])

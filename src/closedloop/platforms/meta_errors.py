@@ -21,6 +21,7 @@ from closedloop.platforms.redaction import redact
 from closedloop.records.action import AttemptResult, Change
 
 _RATE = {4: 3600, 17: 300, 32: 300, 613: 300, **dict.fromkeys(range(80000, 80015), 300)}  # code: seconds when no header tells
+_QUOTA_OF = {2446079: "score", 1487742: "score", 5044001: "changes", 80004: "calls"}  # subcode or code: which declared quota
 _RATE_SUBCODE = {2446079: 300, 1487742: 60, 1487632: 3600, 5044001: 2}
 _AD_SET_BLOCK = 3600  # four budget changes an hour, then blocked for one
 _AUTHENTICATION = frozenset((102, 104, 190, 2500))
@@ -41,7 +42,8 @@ class Refusal:
         request_id: Meta's id of the request.
         usage: Share of quotas used, by scope.
         authentication: Whether the credentials are at fault.
-        quota: Meta's code when a quota refused it.
+        quota: Code, subcode and time when a quota refused it.
+        scope: The declared quota that refused it, "" when Meta does not say.
     """
 
     status: Literal["not_sent", "throttled", "rejected", "unknown"]
@@ -52,15 +54,28 @@ class Refusal:
     usage: Mapping[str, float] = attrs.field(factory=dict)
     authentication: bool = False
     quota: tuple[int, int | None, datetime] | None = None
+    scope: str = ""
 
-    def attempt(self, change: Change, level: str) -> AttemptResult:
-        """Return what the refusal says of a change."""
-        retry_at = self.retry_at
-        if self.quota and self.quota[:2] == (17, None) and change.kind == "set_budget" and level == "adset":
-            # the bare code 17 on an ad set's budget is the limit of four changes an hour: blocked for an hour
+    def attempt(self, change: Change, budget_scope: str | None) -> AttemptResult:
+        """Return what the refusal says of a change.
+
+        Args:
+            change: What was sent.
+            budget_scope: The quota of budget changes of its ad set, None where there is none.
+        """
+        retry_at, scope = self.retry_at, self.scope
+        if budget_scope and change.kind == "set_budget" and self.quota and self.quota[:2] in ((17, None), (613, 1487632)):
+            # four changes of an ad set's budget an hour, then blocked for one; the documents call it by a bare 17
             retry_at = max(retry_at or self.quota[2], self.quota[2] + timedelta(seconds=_AD_SET_BLOCK))
+            scope = budget_scope
         return AttemptResult(
-            status=self.status, code=self.code, message=self.message, retry_at=retry_at, request_id=self.request_id, usage=self.usage
+            status=self.status,
+            code=self.code,
+            message=self.message,
+            retry_at=retry_at,
+            request_id=self.request_id,
+            scope=scope,
+            usage=self.usage,
         )
 
 
@@ -105,7 +120,9 @@ def _answered(error: Any, now: datetime, secrets: Sequence[str | None], account:
     if code in _RATE or http == 429:
         seconds = _wait_of(headers) or _RATE_SUBCODE.get(subcode) or _RATE.get(code, 300)
         quota = (code, subcode, now) if code is not None else None
-        return Refusal(status="throttled", retry_at=now + timedelta(seconds=seconds), quota=quota, **common)
+        which = _QUOTA_OF.get(subcode) or _QUOTA_OF.get(code)
+        scope = f"{account}/{which}" if which else ""
+        return Refusal(status="throttled", retry_at=now + timedelta(seconds=seconds), quota=quota, scope=scope, **common)
     if code in _AUTHENTICATION:
         return Refusal(status="not_sent", authentication=True, **common)
     if code in _FORBIDDEN or code == _ENDED:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
+import os
 import re
 import socket
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from faults import World
@@ -45,6 +49,17 @@ def certificate() -> tuple[bytes, bytes]:
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return private, signed.public_bytes(pem)
+
+
+@functools.cache
+def process_certificate() -> tuple[bytes, bytes]:
+    """Return one certificate for the whole process and let gRPC trust it: gRPC reads its roots once, before its first channel."""
+    pair = certificate()
+    path = Path(tempfile.mkdtemp(prefix="loopback-roots-")) / "roots.pem"
+    path.write_bytes(pair[1])
+    os.environ["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = str(path)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    return pair
 
 
 class Proxy:
@@ -292,7 +307,10 @@ class GoogleServer:
             changes = []
         if errors and not request.partial_failure:
             self._abort(context, code.INVALID_ARGUMENT, "Request contains an invalid argument.", self.failure(*errors))
-        if not request.validate_only:
+        if fault == "dropped":  # never acted on, never answered
+            self.proxy.cut()
+            self._abort(context, code.UNAVAILABLE, "cut")
+        if not request.validate_only and fault != "silent":
             for name, values in changes:
                 self.world.change(name, values, 2.0 if fault == "late" else 0.0)
         if fault in ("lost", "late"):

@@ -1,0 +1,377 @@
+"""What every platform adapter must do, tried through its public door and the faults that its author can script.
+
+Law of this file: a check looks at the adapter only through the Protocols, and at the platform behind it only through the parts of
+the subject. Each check names one fault of an adapter: a faulty adapter fails that check, and as few others as can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import attrs
+
+from closedloop.errors import AuthenticationError, NotSentError, RejectedError
+from closedloop.interfaces import AppliesChanges, LimitsRequests, ReadsState, ReportsSpend, WeighsRequests
+from closedloop.records.action import AttemptResult, Change, ChangeKind, TargetState
+from closedloop.records.batch import EVENT_KINDS
+from closedloop.records.decision import Target
+from closedloop.records.money import Money
+from closedloop.testing.certificate import Check, CheckFailedError, check, need
+
+PLATFORM_FAULTS: Mapping[str, str] = {
+    "throttle": "the next change is refused by a quota",
+    "lose_reply": "the next change is applied, and no answer comes",
+    "lose_request": "the next change is not applied, and no answer comes",
+    "late": "the next change is applied later, within the quiet period",
+    "ignore": "the next change is answered with yes and not applied",
+    "server_error": "the next change is applied and answered with a failure of the server",
+    "unreachable": "from now on nobody listens",
+    "revoke": "from now on the credentials do not serve",
+}
+PLATFORM_CHECKS: list[Check] = []
+
+
+@attrs.define(kw_only=True)
+class PlatformSubject:
+    """An adapter together with the platform behind it, as its author can control that.
+
+    Args:
+        platform: The adapter.
+        target: A target that exists, delivers, and has a daily budget of its own.
+        amounts: Two budgets a day that the platform takes exactly, both different from the present one.
+        now: The present moment (aware); `later` moves it.
+        advance: Moves the clock of the platform behind the adapter by a time, where it has one.
+        faults: By name (`PLATFORM_FAULTS`), a function that arms the fault.
+        writes: Returns how many requests to change something the platform has received.
+        alter: Lets someone else set the target's budget, past the adapter.
+        other: A second target, which nothing here changes.
+        unknown: A target that does not exist.
+        refused: A change that the platform refuses for good, such as a budget below its minimum.
+        foreign: Another currency than that of the account.
+        secrets: Secrets that the adapter's client holds, or fake ones put there.
+        report_span: ``(since, until)`` for which the platform has something to report.
+        excused: By name of a check, why it cannot be run: which capability the platform lacks.
+    """
+
+    platform: Any
+    target: Target
+    amounts: tuple[Money, Money]
+    now: datetime
+    unknown: Target
+    refused: Change
+    foreign: str = "XTS"
+    advance: Callable[[timedelta], None] | None = None
+    faults: Mapping[str, Callable[[], None]] = attrs.field(factory=dict)
+    writes: Callable[[], int] | None = None
+    alter: Callable[[Money], None] | None = None
+    other: Target | None = None
+    secrets: tuple[str, ...] = ()
+    report_span: tuple[datetime, datetime] | None = None
+    excused: Mapping[str, str] = attrs.field(factory=dict)
+
+    def offers(self, part: str) -> bool:
+        """Return whether the subject has a part or a fault (``fault:late``)."""
+        if part.startswith("fault:"):
+            return part.removeprefix("fault:") in self.faults
+        return bool(getattr(self, part))
+
+    def later(self, seconds: float) -> None:
+        """Let time pass, here and on the platform."""
+        step = timedelta(seconds=seconds)
+        self.now += step
+        if self.advance is not None:
+            self.advance(step)
+
+    def settle(self) -> None:
+        """Let the quiet period pass, and a second more."""
+        self.later(float(self.platform.quiet_period) + 1.0)
+
+    def change(self, kind: ChangeKind = "set_budget", budget: Money | None = None, target: Target | None = None) -> Change:
+        """Return a change of the target."""
+        return Change(action_id="certificate-1", target=target or self.target, kind=kind, budget=budget)
+
+    def send(self, change: Change) -> AttemptResult:
+        """Send a change through the adapter; an exception fails the check."""
+        result = self.platform.send(change, now=self.now)
+        if not isinstance(result, AttemptResult):
+            raise CheckFailedError(f"send returned {type(result).__name__}, not an AttemptResult")
+        return result
+
+    def read(self, target: Target | None = None) -> TargetState:
+        """Read a target through the adapter."""
+        state = self.platform.read(target or self.target, now=self.now)
+        if not isinstance(state, TargetState):
+            raise CheckFailedError(f"read returned {type(state).__name__}, not a TargetState")
+        return state
+
+
+def _budget_is(subject: PlatformSubject, budget: Money | None, when: str) -> None:
+    found = subject.read().budget
+    need(found == budget, f"{when} the budget is {found}, not {budget}")
+
+
+def _raises(subject: PlatformSubject, error: type[Exception], target: Target, when: str) -> None:
+    try:
+        state = subject.read(target)
+    except error:
+        return
+    raise CheckFailedError(f"{when} read gave {state}, and no {error.__name__}")
+
+
+@check(PLATFORM_CHECKS)
+def offers_the_protocols(subject: PlatformSubject) -> None:
+    """It can be read and changed, and says for how long a change without an answer may still be applied."""
+    for protocol in (ReadsState, AppliesChanges):
+        need(isinstance(subject.platform, protocol), f"it is no {protocol.__name__}")
+    quiet = subject.platform.quiet_period
+    need(isinstance(quiet, int | float) and 0 <= quiet < 86_400, f"quiet_period is {quiet!r}: a number of seconds under a day is needed")
+
+
+@check(PLATFORM_CHECKS)
+def reads_the_target(subject: PlatformSubject) -> None:
+    """A read tells the target asked for, its money, its switch and when that was."""
+    state = subject.read()
+    need(state.target == subject.target, f"read told of {state.target}")
+    need(isinstance(state.budget, Money), f"the budget is {state.budget!r}, not Money")
+    need(state.active is True, f"active is {state.active!r} for a target that delivers")
+    need(state.read_at.tzinfo is not None, "read_at has no time zone")
+
+
+@check(PLATFORM_CHECKS)
+def sets_exactly_what_was_asked(subject: PlatformSubject) -> None:
+    """The budget becomes the amount asked for, to the last millionth, and is read back as such."""
+    for amount in subject.amounts:
+        result = subject.send(subject.change(budget=amount))
+        need(result.status == "accepted", f"setting {amount} ended as {result.status}: {result.code} {result.message}")
+        subject.settle()
+        _budget_is(subject, amount, f"after setting {amount.micros} micros")
+
+
+@check(PLATFORM_CHECKS)
+def is_absolute(subject: PlatformSubject) -> None:
+    """The same change sent twice does no more than once."""
+    for _ in range(2):
+        subject.send(subject.change(budget=subject.amounts[0]))
+        subject.settle()
+    found = subject.read().budget
+    need(found is not None and abs(found.micros - subject.amounts[0].micros) < 10_000, f"sent twice, the budget is {found}")
+
+
+@check(PLATFORM_CHECKS)
+def pauses_and_resumes(subject: PlatformSubject) -> None:
+    """Pause and resume turn the switch that a read tells, and leave the budget alone."""
+    before = subject.read().budget
+    turns: tuple[tuple[ChangeKind, bool], ...] = (("pause", False), ("resume", True))
+    for kind, active in turns:
+        result = subject.send(subject.change(kind))
+        need(result.status == "accepted", f"{kind} ended as {result.status}: {result.code} {result.message}")
+        subject.settle()
+        state = subject.read()
+        need(state.active is active, f"after {kind} active is {state.active}")
+        need(state.budget == before, f"{kind} changed the budget to {state.budget}")
+
+
+@check(PLATFORM_CHECKS, "other")
+def leaves_other_targets_alone(subject: PlatformSubject) -> None:
+    """A change of one target changes no other."""
+    before = subject.read(subject.other)
+    subject.send(subject.change(budget=subject.amounts[0]))
+    subject.settle()
+    after = subject.read(subject.other)
+    need((after.budget, after.active) == (before.budget, before.active), f"{subject.other} went from {before} to {after}")
+
+
+@check(PLATFORM_CHECKS)
+def knows_what_does_not_exist(subject: PlatformSubject) -> None:
+    """A target that does not exist is rejected, in a read and in a change."""
+    _raises(subject, RejectedError, subject.unknown, f"for {subject.unknown}")
+    status = subject.send(subject.change(budget=subject.amounts[0], target=subject.unknown)).status
+    need(status == "rejected", f"a change of {subject.unknown} ended as {status}")
+
+
+@check(PLATFORM_CHECKS)
+def keeps_the_platforms_own_words(subject: PlatformSubject) -> None:
+    """What the platform refuses for good is rejected with its code and words, and changes nothing."""
+    before = subject.read().budget
+    result = subject.send(subject.refused)
+    need(result.status == "rejected", f"the refused change ended as {result.status}")
+    need(bool(result.code) and bool(result.message), f"code {result.code!r} and message {result.message!r} must say why")
+    subject.settle()
+    _budget_is(subject, before, "after a refused change")
+
+
+@check(PLATFORM_CHECKS)
+def refuses_another_currency(subject: PlatformSubject) -> None:
+    """A budget in another currency than the account's is rejected, not taken for the account's."""
+    before = subject.read().budget
+    result = subject.send(subject.change(budget=Money(subject.amounts[0].micros, subject.foreign)))
+    need(result.status == "rejected", f"a budget in {subject.foreign} ended as {result.status}")
+    subject.settle()
+    _budget_is(subject, before, f"after a budget in {subject.foreign}")
+
+
+@check(PLATFORM_CHECKS, "fault:throttle")
+def says_when_it_is_throttled(subject: PlatformSubject) -> None:
+    """A quota's refusal is told as throttled, with a time to come back, and changes nothing."""
+    before = subject.read().budget
+    subject.faults["throttle"]()
+    result = subject.send(subject.change(budget=subject.amounts[0]))
+    need(result.status == "throttled", f"refused by a quota, it said {result.status}")
+    need(result.retry_at is not None and result.retry_at > subject.now, f"retry_at is {result.retry_at}, not after {subject.now}")
+    need(result.scope in ("", *(s for s, _, _ in _limits(subject))), f"the scope {result.scope!r} is none of its limits")
+    subject.settle()
+    _budget_is(subject, before, "after a throttled change")
+
+
+@check(PLATFORM_CHECKS, "fault:lose_reply")
+def calls_a_lost_reply_unknown(subject: PlatformSubject) -> None:
+    """Without an answer the change was perhaps applied: that is unknown, neither no nor yes."""
+    subject.faults["lose_reply"]()
+    result = subject.send(subject.change(budget=subject.amounts[0]))
+    need(result.status == "unknown", f"without an answer it said {result.status}")
+    subject.settle()
+    _budget_is(subject, subject.amounts[0], "after a lost reply")
+
+
+@check(PLATFORM_CHECKS, "fault:lose_request", "writes")
+def sends_once(subject: PlatformSubject) -> None:
+    """One send is one request: the adapter never tries again on its own."""
+    if subject.writes is None:  # pragma: no cover - needed, see above
+        return
+    subject.faults["lose_request"]()
+    before = subject.writes()
+    status = subject.send(subject.change(budget=subject.amounts[0])).status
+    sent = subject.writes() - before
+    need(sent <= 1, f"one send made {sent} requests")
+    need(status in ("unknown", "not_sent"), f"without an answer it said {status}")
+
+
+@check(PLATFORM_CHECKS, "fault:late")
+def applies_within_its_quiet_period(subject: PlatformSubject) -> None:
+    """What is applied late is applied before the quiet period ends: afterwards a look may be trusted."""
+    subject.faults["late"]()
+    status = subject.send(subject.change(budget=subject.amounts[0])).status
+    need(status in ("unknown", "accepted"), f"a change that is applied late was told as {status}")
+    subject.settle()
+    _budget_is(subject, subject.amounts[0], f"after the quiet period of {subject.platform.quiet_period} s")
+
+
+@check(PLATFORM_CHECKS, "fault:server_error")
+def calls_a_server_error_unknown(subject: PlatformSubject) -> None:
+    """A failure of the server may come after the change was applied: that is unknown."""
+    subject.faults["server_error"]()
+    status = subject.send(subject.change(budget=subject.amounts[0])).status
+    need(status == "unknown", f"after a failure of the server it said {status}")
+
+
+@check(PLATFORM_CHECKS, "fault:ignore")
+def reads_instead_of_remembering(subject: PlatformSubject) -> None:
+    """A read asks the platform: a change that was accepted without effect is seen not to be there."""
+    before = subject.read().budget
+    subject.faults["ignore"]()
+    subject.send(subject.change(budget=subject.amounts[0]))
+    subject.settle()
+    _budget_is(subject, before, "after a change without effect")
+
+
+@check(PLATFORM_CHECKS, "alter")
+def sees_the_changes_of_others(subject: PlatformSubject) -> None:
+    """What someone else changed is seen by the next read: nothing is kept from one read to the next."""
+    subject.read()
+    if subject.alter is not None:
+        subject.alter(subject.amounts[1])
+    subject.settle()
+    _budget_is(subject, subject.amounts[1], "after someone else's change")
+
+
+@check(PLATFORM_CHECKS, "fault:unreachable")
+def tells_when_nobody_listens(subject: PlatformSubject) -> None:
+    """When the platform cannot be reached a read says so, and a change is not told as taken or refused."""
+    subject.faults["unreachable"]()
+    _raises(subject, NotSentError, subject.target, "with nobody listening")
+    status = subject.send(subject.change(budget=subject.amounts[0])).status
+    need(status in ("not_sent", "unknown", "throttled"), f"with nobody listening it said {status}")
+
+
+@check(PLATFORM_CHECKS, "fault:revoke")
+def tells_bad_credentials_apart(subject: PlatformSubject) -> None:
+    """Credentials that do not serve raise AuthenticationError in a read; a change is held, not lost in doubt."""
+    subject.faults["revoke"]()
+    _raises(subject, AuthenticationError, subject.target, "with revoked credentials")
+    status = subject.send(subject.change(budget=subject.amounts[0])).status
+    need(status in ("not_sent", "rejected"), f"with revoked credentials it said {status}")
+
+
+@check(PLATFORM_CHECKS, "secrets")
+def keeps_its_secrets(subject: PlatformSubject) -> None:
+    """No secret shows in a result, an error or the adapter's repr, whatever goes wrong."""
+    texts = [repr(subject.platform)]
+    for fault in (f for f in PLATFORM_FAULTS if f in subject.faults):
+        if fault in ("unreachable", "revoke"):  # they do not end: each of the others comes first
+            continue
+        subject.faults[fault]()
+        texts.append(repr(subject.send(subject.change(budget=subject.amounts[0]))))
+        subject.settle()
+    for fault in ("revoke", "unreachable"):
+        if fault in subject.faults:
+            subject.faults[fault]()
+            texts.append(repr(subject.send(subject.change(budget=subject.amounts[0]))))
+            texts.extend(_told(subject))
+    for secret in subject.secrets:
+        need(not any(secret in text for text in texts), f"a secret of {len(secret)} characters is told")
+
+
+def _told(subject: PlatformSubject) -> list[str]:
+    """Return all that an exception of a read would tell in a log, with what hangs on it."""
+    try:
+        return [repr(subject.read())]
+    except Exception as error:  # noqa: BLE001 - whatever it is, its words are what is looked at
+        told: list[str] = []
+        link: BaseException | None = error
+        while link is not None:
+            told += [str(link), repr(link)]
+            link = link.__cause__ or link.__context__
+        return told
+
+
+def _limits(subject: PlatformSubject) -> list[tuple[str, float, float]]:
+    return list(subject.platform.limits(subject.target)) if isinstance(subject.platform, LimitsRequests) else []
+
+
+@check(PLATFORM_CHECKS)
+def declares_limits_that_can_be_kept(subject: PlatformSubject) -> None:
+    """Declared quotas are positive, every cost counts against a declared one, and a single change fits each."""
+    limits = _limits(subject)
+    for scope, units, seconds in limits:
+        need(bool(scope) and units > 0 and seconds > 0, f"the limit {(scope, units, seconds)} is empty")
+    need(len({(s, w) for s, _, w in limits}) == len(limits), "the same scope and window is declared twice")
+    if isinstance(subject.platform, LimitsRequests):
+        for change in (None, subject.change(budget=subject.amounts[0]), subject.change("pause")):
+            costs: Mapping[str, float] = {scope: subject.platform.cost(change) for scope, _, _ in limits}
+            if isinstance(subject.platform, WeighsRequests):
+                costs = subject.platform.costs(change, subject.target)
+            need(set(costs) <= {s for s, _, _ in limits}, f"costs count against {sorted(set(costs) - {s for s, _, _ in limits})}")
+            need(all(c >= 0 for c in costs.values()), f"a cost is below zero: {dict(costs)}")
+            need(all(costs.get(s, 0.0) <= units for s, units, _ in limits), f"one request costs more than its limit: {dict(costs)}")
+
+
+@check(PLATFORM_CHECKS, "report_span")
+def reports_rows_of_the_event_table(subject: PlatformSubject) -> None:
+    """A report gives rows of the event table: known kinds, distinct and stable ids, aware times within the span, no cost below zero."""
+    need(isinstance(subject.platform, ReportsSpend), "it is no ReportsSpend")
+    if subject.report_span is None:  # pragma: no cover - needed, see above
+        return
+    since, until = subject.report_span
+    rows, again = (list(subject.platform.report(since=since, until=until)) for _ in range(2))
+    need(bool(rows), "the report is empty")
+    ids = [row["event_id"] for row in rows]
+    need(len(set(ids)) == len(ids), "two rows have one event_id")
+    need(ids == [row["event_id"] for row in again], "the same report read twice has other event ids")
+    for row in rows:
+        need(row["kind"] in EVENT_KINDS, f"the kind {row['kind']!r} is none of {EVENT_KINDS}")
+        moment = row["occurred_at"]
+        need(moment.tzinfo is not None, "occurred_at has no time zone")
+        need(since - timedelta(days=1) <= moment < until, f"{row['event_id']} occurred at {moment}, outside {since} to {until}")
+        need((row.get("cost") or 0) >= 0, f"{row['event_id']} cost {row.get('cost')}")

@@ -1,0 +1,71 @@
+"""The pytest classes lose no check: what an author's test module can do wrong ends red."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+HEAD = """
+import pytest
+from closedloop.ledger import MemoryLedger
+from closedloop.testing import LedgerConformance, LedgerSubject
+
+STORE = (
+    "outlives_its_process", "two_handles_see_one_truth",
+    "notices_an_edited_record", "notices_a_removed_record", "notices_reordered_records",
+)
+EXCUSED = {name: "in memory" for name in STORE}
+"""
+
+
+def run(tmp_path, body: str, *options: str) -> tuple[int, str]:
+    """Run an author's test module in a pytest of its own."""
+    module = tmp_path / "test_mine.py"
+    module.write_text(HEAD + textwrap.dedent(body))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(module), *options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "COLUMNS": "200"}, timeout=120, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+GOOD = """
+class TestMine(LedgerConformance):
+    @pytest.fixture
+    def subject(self):
+        return LedgerSubject(ledger=MemoryLedger(), excused=EXCUSED)
+"""
+
+
+def test_a_sound_ledger(tmp_path):
+    """One test for each check and one that counts them: 10 pass, 5 are excused, 1 counts."""
+    code, told = run(tmp_path, GOOD)
+    assert code == 0, told
+    assert "11 passed, 5 skipped" in told
+
+
+@pytest.mark.parametrize(
+    ("body", "options", "words"),
+    [
+        ("class TestMine(LedgerConformance):\n    pass\n", (), "override the fixture `subject`"),
+        (GOOD.replace("excused=EXCUSED", ""), (), "reopen missing; offer it, or excuse the check with a reason"),
+        (GOOD.replace("return", "pytest.skip('not today')\n        return"), (), "0 of 15 checks ran here"),
+        (GOOD, ("--deselect", "test_mine.py::TestMine::test_check[keeps_states]"), "14 of 15 checks ran here, these did not: keeps_states"),
+        (GOOD + "\n    def test_check(self):\n        pass\n", (), "overrides test_check"),
+        (GOOD.replace("excused=EXCUSED", "excused={**EXCUSED, 'keeps_stats': '?'}"), (), "there is no such check to excuse"),
+    ],
+    ids=["no-subject", "no-excuse", "skipping-fixture", "deselected", "overridden", "misspelt"],
+)
+def test_what_loses_a_check_is_noticed(tmp_path, body, options, words):
+    """Each way to lose a check ends with a failure that says what to do."""
+    code, told = run(tmp_path, body, *options)
+    assert code != 0, told
+    assert words in told
+
+
+def test_pytest_is_not_needed_for_a_certificate():
+    """`closedloop.testing` certifies without pytest; only its classes import it."""
+    code = "import sys; from closedloop.testing import certify, PLATFORM_CHECKS; assert 'pytest' not in sys.modules and PLATFORM_CHECKS"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
