@@ -1,0 +1,53 @@
+"""The limits that health is held against."""
+
+from __future__ import annotations
+
+import attrs
+
+from closedloop.errors import ConfigurationError
+
+
+@attrs.frozen(kw_only=True)
+class Thresholds:
+    """Limits of the health checks.
+
+    Args:
+        minimum_volume: Conversions a week that a campaign needs (the field's rule of thumb).
+        tagged_warning: Share of touch and spend events with all tags under which a warning is given.
+        tagged_critical: The share under which signals are blended and nothing new is decided, once the interval lies below it.
+        settled_warning: Share of actions confirmed in time under which a warning is given.
+        settled_critical: The share under which the integration is broken, once the interval lies below it.
+        settle_within_hours: Hours after recording within which an action should be confirmed; a daily cycle looks again a day later.
+        stale_warning_days, stale_critical_days: Age of a platform's newest data.
+        level: Level of all intervals.
+
+    >>> Thresholds().minimum_volume
+    50.0
+    """
+
+    minimum_volume: float = 50.0
+    tagged_warning: float = 0.95
+    tagged_critical: float = 0.85
+    settled_warning: float = 0.9
+    settled_critical: float = 0.7
+    settle_within_hours: float = 30.0
+    stale_warning_days: float = 1.5
+    stale_critical_days: float = 3.0
+    level: float = 0.9
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("tagged_warning", "tagged_critical", "settled_warning", "settled_critical"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigurationError("a share lies between 0 and 1", name, getattr(self, name))
+        for low, high in (
+            ("tagged_critical", "tagged_warning"),
+            ("settled_critical", "settled_warning"),
+            ("stale_warning_days", "stale_critical_days"),
+        ):
+            if getattr(self, low) > getattr(self, high):
+                raise ConfigurationError(f"{low} is at most {high}", low, getattr(self, low), f"choose at most {getattr(self, high)}")
+        for name in ("minimum_volume", "settle_within_hours", "stale_warning_days"):
+            if not getattr(self, name) >= 0:
+                raise ConfigurationError("the limit is zero or more", name, getattr(self, name))
+        if not 0.0 < self.level < 1.0:
+            raise ConfigurationError("a level lies between 0 and 1", "level", self.level, "use 0.9 for a 90 % interval")

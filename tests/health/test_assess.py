@@ -1,0 +1,146 @@
+"""The four conditions say run, hold or manual, each for its own reason."""
+
+from datetime import timedelta
+
+import pytest
+
+from closedloop.errors import ConfigurationError
+from closedloop.health import Thresholds, assess
+from closedloop.records.action import Receipts
+from closedloop.records.batch import EventBatch
+from closedloop.records.quarantine import Ingested, Quarantine, TagReport
+from closedloop.records.window import AttributionWindow
+
+WINDOW = AttributionWindow(click="7d", view="1d")
+GOOD = {("google", "a"): 120.0, ("google", "b"): 80.0, ("meta", "c"): 60.0}
+
+
+def _ingested(**shares):
+    """Return an ingestion of 1,000 rows per campaign with these shares tagged."""
+    names = list(shares)
+    tags = TagReport(
+        platform=("google",) * len(names),
+        campaign=tuple(names),
+        rows=(1000,) * len(names),
+        tagged=tuple(int(1000 * shares[n]) for n in names),
+    )
+    return Ingested(batch=EventBatch.empty(), quarantine=Quarantine(), tags=tags, n_rows=0, n_accepted=0, n_duplicates=0)
+
+
+def _assess(signals, now, *, windows=None, ingested=None, receipts=None, **thresholds):
+    layers = {"loop": WINDOW, "classifier": WINDOW} if windows is None else windows
+    given = ingested or _ingested(a=1.0, b=1.0)
+    return assess(
+        windows=layers, ingested=given, signals=signals, receipts=receipts or Receipts(), now=now, thresholds=Thresholds(**thresholds)
+    )
+
+
+def _state(report):
+    return {f.name: f.severity for f in report.conditions}
+
+
+def test_a_healthy_account_runs(make_signals, make_receipts, now):
+    """With one window, full tags, volume and settled actions every condition is ok and the advice is run."""
+    report = _assess(make_signals(GOOD), now, receipts=make_receipts(confirmed=8))
+    assert _state(report) == dict.fromkeys(("one_window", "tagging", "volume", "integrations"), "ok")
+    assert (report.advice, report.because) == ("run", "all four conditions hold")
+    assert set(report.campaigns.values()) == {"run"}
+
+
+def test_layers_with_different_windows_hold(make_signals, now):
+    """Two windows inside the loop are critical, and both are named."""
+    report = _assess(make_signals(GOOD), now, windows={"loop": WINDOW, "classifier": AttributionWindow(click="28d")})
+    assert report.advice == "hold"
+    assert "28d" in report.because
+    assert "7d" in report.because
+
+
+def test_a_platforms_own_window_is_a_warning(make_signals, now):
+    """A platform that reports under another window is named, and the loop runs on."""
+    report = _assess(make_signals(GOOD), now, windows={"loop": WINDOW, "platform meta": AttributionWindow(click="28d")})
+    assert (report.advice, _state(report)["one_window"]) == ("run", "warning")
+    assert "platform meta" in report.conditions[0].evidence
+
+
+@pytest.mark.parametrize(("tagged", "severity", "advice"), [(0.99, "ok", "run"), (0.93, "warning", "run"), (0.75, "critical", "hold")])
+def test_untagged_events_degrade(make_signals, now, tagged, severity, advice):
+    """Tags under the warning limit warn, under the critical one hold."""
+    report = _assess(make_signals(GOOD), now, ingested=_ingested(a=tagged, b=tagged))
+    assert (_state(report)["tagging"], report.advice) == (severity, advice)
+
+
+def test_one_campaign_with_lost_tags_is_held_alone(make_signals, now):
+    """A campaign whose tags are lost is held by name; the account runs."""
+    report = _assess(make_signals(GOOD), now, ingested=_ingested(a=0.5, b=1.0, c=1.0, d=1.0, e=1.0))
+    assert (report.advice, report.campaigns["google / a"], report.campaigns["google / b"]) == ("run", "hold", "run")
+
+
+def test_volume_by_campaign(make_signals, now):
+    """At the minimum a campaign runs; one that may reach it holds; one that surely does not is for a person."""
+    report = _assess(make_signals({("google", "a"): 120.0, ("google", "b"): 48.0, ("google", "c"): 5.0}), now)
+    assert report.campaigns == {"google / a": "run", "google / b": "hold", "google / c": "manual"}
+    assert report.advice == "run"
+
+
+def test_no_volume_anywhere_is_manual(make_signals, now):
+    """When no campaign can have the volume, a manual strategy is better."""
+    assert _assess(make_signals({("google", "a"): 6.0, ("meta", "c"): 3.0}), now).advice == "manual"
+
+
+def test_one_day_of_data_is_too_little_to_condemn(make_signals, now):
+    """After one day with few conversions the interval still reaches the minimum: hold, not manual."""
+    report = _assess(make_signals({("google", "a"): 35.0}, days=1), now)
+    assert (report.advice, report.campaigns["google / a"]) == ("hold", "hold")
+
+
+def test_no_arms_at_all(make_signals, now):
+    """Without a single complete arm the account is for a person, and says what is missing."""
+    report = _assess(make_signals({}), now)
+    assert report.advice == "manual"
+    assert "tags" in report.conditions[2].mend
+
+
+@pytest.mark.parametrize(
+    ("states", "severity"),
+    [
+        ({"confirmed": 20}, "ok"),
+        ({"confirmed": 5, "superseded": 9, "stale": 3}, "ok"),
+        ({"confirmed": 20, "unknown": 5}, "warning"),
+        ({"confirmed": 2, "rejected": 6}, "critical"),
+        ({"open": 6}, "critical"),
+        ({"confirmed": 1, "late": 5}, "critical"),
+        ({}, "ok"),
+    ],
+)
+def test_integrations_by_receipts(make_signals, make_receipts, now, states, severity):
+    """Lost, refused, late and stuck actions count against an integration; overtaken ones do not."""
+    report = _assess(make_signals(GOOD), now, receipts=make_receipts(**states))
+    assert _state(report)["integrations"] == severity
+    assert report.advice == ("hold" if severity == "critical" else "run")
+
+
+def test_fresh_actions_are_no_fault(make_signals, make_receipts, now):
+    """Actions sent a moment ago are not due yet."""
+    report = _assess(make_signals(GOOD), now - timedelta(hours=70), receipts=make_receipts(open=5))
+    assert "no action is due" in report.conditions[3].evidence
+
+
+@pytest.mark.parametrize(("age", "severity"), [(0.5, "ok"), (2.0, "warning"), (4.0, "critical")])
+def test_a_platform_that_falls_silent_is_noticed(make_signals, now, age, severity):
+    """Data older than the limits warn, then hold, and the platform is named."""
+    report = _assess(make_signals(GOOD, data_age_days=age), now)
+    assert _state(report)["integrations"] == severity
+    assert ("google" in report.conditions[3].evidence) == (severity != "ok")
+
+
+def test_without_ingestion_the_signals_speak(make_signals, now):
+    """Between ingestions the tagged share of the signals is used."""
+    signals = make_signals(GOOD, tagged=0.6)
+    report = assess(windows={"loop": WINDOW}, ingested=None, signals=signals, receipts=Receipts(), now=now)
+    assert _state(report)["tagging"] == "critical"
+
+
+def test_limits_out_of_order_are_refused():
+    """A critical limit above its warning is a mistake of the set-up."""
+    with pytest.raises(ConfigurationError, match="tagged_critical"):
+        Thresholds(tagged_critical=0.99)
