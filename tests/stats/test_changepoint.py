@@ -1,0 +1,75 @@
+"""The posterior of the last break, against enumeration with scipy and against simulated histories."""
+
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from closedloop.stats.changepoint import last_break
+
+
+def enumerated(count, exposure, days, k, mu, k_after, hazard):
+    """Sum over every segmentation, with scipy's negative binomial as evidence of a block given the segment so far."""
+    blocks = len(count)
+    gap = [(days[i] + days[i + 1]) / 2 for i in range(blocks - 1)]
+    out = np.zeros(blocks)
+    for size in range(blocks):
+        for cuts in combinations(range(1, blocks), size):
+            log_p = sum(np.log(1 - (1 - hazard) ** g) if i + 1 in cuts else g * np.log(1 - hazard) for i, g in enumerate(gap))
+            edges = [0, *cuts, blocks]
+            for first, end in pairwise(edges):
+                shape, rate = (k, k / mu) if first == 0 else (k_after, k_after / mu)
+                for b in range(first, end):
+                    log_p += stats.nbinom.logpmf(count[b], shape, rate / (rate + exposure[b]))
+                    shape, rate = shape + count[b], rate + exposure[b]
+            out[edges[-2]] += np.exp(log_p)
+    return out / out.sum()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 30), st.floats(1, 500), st.integers(1, 20)), min_size=1, max_size=5), st.floats(0.001, 0.3))
+def test_equals_the_sum_over_all_segmentations(rows, hazard):
+    """Dynamic programming gives what enumeration gives."""
+    count, exposure, days = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    found = last_break(count[None], exposure[None], days, k=np.array([2.5]), mu=np.array([0.07]), k_after=0.8, hazard=hazard)[0]
+    np.testing.assert_allclose(found, enumerated(count, exposure, days, 2.5, 0.07, 0.8, hazard), rtol=1e-7, atol=1e-12)
+
+
+def test_units_do_not_touch_each_other():
+    """Chunks or not, each unit's answer is its own."""
+    rng = np.random.default_rng(0)
+    count, exposure = rng.poisson(5, (40_000, 4)).astype(float), np.full((40_000, 4), 100.0)
+    args = {"k": np.ones(40_000), "mu": np.full(40_000, 0.05), "k_after": 1.0, "hazard": 0.01}
+    whole = last_break(count, exposure, np.ones(4), **args)
+    one = last_break(count[-1:], exposure[-1:], np.ones(4), k=np.ones(1), mu=np.full(1, 0.05), k_after=1.0, hazard=0.01)
+    np.testing.assert_allclose(whole[-1], one[0], rtol=1e-12)
+    np.testing.assert_allclose(whole.sum(axis=1), 1.0)
+
+
+def test_is_calibrated_when_the_model_is_true():
+    """Where it says p, a break is found in a share p of histories (reliability over 20,000 draws from the model)."""
+    rng = np.random.default_rng(1)
+    n, blocks, hazard, mu, k = 20_000, 8, 0.05, 0.05, 1.5
+    exposure = np.full((n, blocks), 200.0)
+    start = np.zeros(n, dtype=int)
+    rate = rng.gamma(k, mu / k, n)
+    count = np.empty((n, blocks))
+    for b in range(blocks):
+        broke = (rng.random(n) < hazard) & (b > 0)
+        rate = np.where(broke, rng.gamma(k, mu / k, n), rate)
+        start[broke] = b
+        count[:, b] = rng.poisson(rate * exposure[:, b])
+    p = 1 - last_break(count, exposure, np.ones(blocks), k=np.full(n, k), mu=np.full(n, mu), k_after=k, hazard=hazard)[:, 0]
+    for low, high in ((0.0, 0.1), (0.1, 0.3), (0.3, 0.6), (0.6, 0.9), (0.9, 1.01)):
+        bin_ = (p >= low) & (p < high)
+        said, true = p[bin_].mean(), (start[bin_] > 0).mean()
+        assert abs(said - true) < 4 * np.sqrt(said * (1 - said) / bin_.sum()) + 1e-3
+
+
+def test_no_hazard_never_breaks():
+    """With hazard 0 the whole history is one segment, whatever the counts."""
+    found = last_break(np.array([[0.0, 900.0]]), np.ones((1, 2)), np.ones(2), k=np.ones(1), mu=np.ones(1), k_after=1.0, hazard=0.0)
+    assert found.tolist() == [[pytest.approx(1.0), 0.0]]
