@@ -1,5 +1,6 @@
 """Decide where the next unit of money goes, and when to leave it alone."""
 
-from closedloop.decide.decider import BudgetDecider
+from closedloop.decide.decider import BudgetDecider, default_target
+from closedloop.decide.guardrails import Guardrails
 
-__all__ = ["BudgetDecider"]
+__all__ = ["BudgetDecider", "Guardrails", "default_target"]

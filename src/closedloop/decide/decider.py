@@ -146,6 +146,26 @@ class BudgetDecider:
         found.update(more)
         return self._plan(problem, digest, made_at, horizon, found, joint, ideal, allocation, moved, gains, chances)
 
+    def evaluate(
+        self, signals: Signals, current_budgets: Mapping[Arm, Money] | None, after: Mapping[Arm, Money]
+    ) -> tuple[Interval, float, float]:
+        """Return the gain a day of given budgets over the current ones, the probability that it is above zero, and the shortfall.
+
+        Args:
+            signals: The evidence.
+            current_budgets: As in `decide`.
+            after: New budgets of some arms; the others stay.
+        """
+        p = self.problem(signals, current_budgets)
+        new = p.limits.now.copy()
+        for arm, money in after.items():
+            new[signals.arms.index(arm)] = money.micros / p.limits.step
+        moved = np.flatnonzero(p.known & (new != p.limits.now))
+        generator = np.random.default_rng(self.seed)
+        joint = draw(signals, moved, p.value[moved], p.response.take(moved), generator, self.draws)
+        gains = joint.gain(np.arange(len(moved)), p.limits.now[moved], new[moved])
+        return summary(gains.sum(axis=1, dtype=float), self.level)
+
     # ---- the parts of a plan --------------------------------------------------------------------------------------------------
 
     def problem(self, signals: Signals, current_budgets: Mapping[Arm, Money] | None) -> Problem:

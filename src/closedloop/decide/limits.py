@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from closedloop.errors import ConfigurationError, InfeasibleError
 from closedloop.records.arms import Arm, Arms, Coded
-from closedloop.records.decision import Constraints
+from closedloop.records.decision import Constraints, GroupLimit
 from closedloop.records.money import MICROS, Money
 from closedloop.stats.waterfill import Group
 
@@ -109,23 +109,54 @@ def find_limits(constraints: Constraints, arms: Arms, budgets_micros: Int64, kno
     low = np.where(floor * in_steps > up, np.floor(up + 1e-9), low)
     high = np.where(ceiling * in_steps < down, np.ceil(down - 1e-9), high)
     high = np.where(capped, np.minimum(high, np.maximum(np.floor(now), low)), high)
+    low, high = np.maximum(low, np.ceil(down - 1e-9)), np.minimum(high, np.floor(up + 1e-9))
     stuck = ~known | (low > high) | (now <= 0.0)
     low, high = np.where(stuck, now, low), np.where(stuck, now, high)
     total = float(now[known].sum()) if c.total is None else math.floor(c.total * in_steps + 1e-9)
+    _check_groups(c, arms, known, floor, ceiling)
     return Limits(now=now, low=low, high=high, stuck=stuck, total=total, groups=_groups(c, arms, known, in_steps), step=step)
+
+
+def _inside(limit: GroupLimit, arms: Arms, known: BoolArray) -> BoolArray:
+    inside = known.copy()
+    for name, value in limit.tags.items():
+        column: Coded = arms.column(name)
+        code = np.flatnonzero(column.vocab == value)
+        inside &= column.codes == (int(code[0]) if len(code) else -2)
+    return inside
 
 
 def _groups(c: Constraints, arms: Arms, known: BoolArray, in_steps: float) -> tuple[Group, ...]:
     found = []
     for limit in c.groups:
-        inside = known.copy()
-        for name, value in limit.tags.items():
-            column: Coded = arms.column(name)
-            code = np.flatnonzero(column.vocab == value)
-            inside &= column.codes == (int(code[0]) if len(code) else -2)
         high = math.inf if limit.ceiling is None else math.floor(limit.ceiling * in_steps + 1e-9)
-        found.append(Group(members=np.flatnonzero(inside), low=math.ceil(limit.floor * in_steps - 1e-9), high=high, name=str(limit)))
+        members = np.flatnonzero(_inside(limit, arms, known))
+        found.append(Group(members=members, low=math.ceil(limit.floor * in_steps - 1e-9), high=high, name=str(limit)))
     return tuple(g for g in found if len(g.members))
+
+
+def _check_groups(c: Constraints, arms: Arms, known: BoolArray, floor: FloatArray, ceiling: FloatArray) -> None:
+    """Raise where the ends of a group contradict those of its arms, of a group inside it, or the total, whatever the budgets are now.
+
+    Raises:
+        InfeasibleError: They do; both are named.
+    """
+    sets = [(limit, _inside(limit, arms, known)) for limit in c.groups]
+    for limit, inside in sets:
+        if not inside.any():
+            continue
+        most = math.inf if limit.ceiling is None else limit.ceiling
+        if floor[inside].sum() > most:
+            raise InfeasibleError(f"the floors of the arms of {limit} add up to more than its ceiling of {most:g}", "groups", str(limit))
+        if ceiling[inside].sum() < limit.floor:
+            raise InfeasibleError(
+                f"the ceilings of the arms of {limit} add up to less than its floor of {limit.floor:g}", "groups", str(limit)
+            )
+        if c.total is not None and limit.floor > c.total:
+            raise InfeasibleError(f"the floor of {limit} lies above the total of {c.total:g}", "groups", str(limit))
+        for other, inner in sets:
+            if other is not limit and not (inner & ~inside).any() and other.floor > most:
+                raise InfeasibleError(f"the floor of {other} lies above the ceiling of {limit} around it", "groups", str(other))
 
 
 def check_total(limits: Limits, constraints: Constraints, known: BoolArray) -> None:

@@ -1,0 +1,201 @@
+"""Guardrails: nothing outside them reaches an executor, whatever a Decider returns."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from closedloop.decide import BudgetDecider, Guardrails
+from closedloop.errors import ClosedLoopError, ConfigurationError, InvariantError
+from closedloop.interfaces import Decider
+from closedloop.records.decision import Constraints, Decision, Plan, Target
+from closedloop.records.interval import Interval
+from closedloop.records.money import MICROS, Money
+
+ARMS = [("google", "c00"), ("google", "c01"), ("meta", "c02"), ("meta", "c03")]
+NOW = datetime(2024, 10, 4, 12, tzinfo=UTC)
+ZERO = Interval(low=0, estimate=0, high=0, level=0.9, kind="credible")
+
+
+class Returns:
+    """A decider that returns what it was told to."""
+
+    def __init__(self, plan):
+        self.plan = plan
+
+    def decide(self, signals, current_budgets=None, *, horizon=7.0, now=None, rng=None):
+        return self.plan
+
+
+def plan_of(signals, decisions):
+    made = Plan(
+        plan_id="p",
+        made_at=NOW,
+        window=signals.window,
+        decisions=(),
+        holds=(),
+        gain=ZERO,
+        p_gain=1.0,
+        expected_shortfall=0.0,
+        horizon_days=7.0,
+    )
+    object.__setattr__(made, "decisions", tuple(decisions))  # past every check of the record
+    return made
+
+
+def decision(arm, before, after, *, target=None, p_gain=0.9, key="d"):
+    amount = Money(0, "EUR")
+    object.__setattr__(amount, "micros", after)
+    return Decision(
+        decision_id=key,
+        arm=arm,
+        target=target or Target(arm[0], str(arm[1])),
+        before=Money(before, "EUR"),
+        after=amount,
+        gain=ZERO,
+        p_gain=p_gain,
+        reason="",
+    )
+
+
+amounts = st.one_of(
+    st.integers(-(10**9), 10**9),
+    st.integers(50 * MICROS, 200 * MICROS),
+    st.sampled_from([math.nan, math.inf, -math.inf, 1e30, -1e30, 2**70, True, None, "12", 100.5 * MICROS]),
+)
+odd = st.sampled_from([None, 3, "x", SimpleNamespace(arm=ARMS[0], after=None), SimpleNamespace()])
+moves = st.builds(
+    lambda arm, before, after, p, key, where: decision(
+        arm, before, after, p_gain=p, key=key, target=Target(where or arm[0], str(arm[1]) if where is None else "other")
+    ),
+    st.sampled_from([*ARMS, ("google", "unknown"), ("google", ("x",)), ("google", 3)]),
+    st.sampled_from([100 * MICROS, 90 * MICROS]),
+    amounts,
+    st.sampled_from([0.9, math.nan, 7.0]),
+    st.text(max_size=3),
+    st.sampled_from([None, None, None, "evil"]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    decisions=st.lists(st.one_of(moves, moves, moves, odd), max_size=7),
+    caps=st.fixed_dictionaries(
+        {},
+        optional={
+            "max_budget": st.floats(0, 200),
+            "max_budgets": st.dictionaries(st.sampled_from(ARMS), st.floats(0, 200)),
+            "platform_caps": st.dictionaries(st.sampled_from(["google", "meta"]), st.floats(0, 400)),
+            "total_cap": st.floats(0, 800),
+            "max_step": st.floats(0, 1),
+            "max_daily_move": st.floats(0, 300),
+            "allow": st.sets(st.sampled_from(ARMS)),
+            "deny": st.sets(st.sampled_from(ARMS)),
+            "targets": st.just({a: Target(*a) for a in ARMS}),
+            "approve_above": st.floats(0, 100),
+            "blackouts": st.sampled_from([((NOW - timedelta(hours=1), NOW + timedelta(hours=1)),), ((NOW, NOW + timedelta(1)),), ()]),
+        },
+    ),
+    moved_today=st.floats(0, 100),
+    own_budgets=st.booleans(),
+)
+def test_nothing_outside_gets_through(signals_of, budgets_of, decisions, caps, moved_today, own_budgets):
+    """NaN, infinity, negative and huge amounts, wrong arms, targets, currencies and objects: what is left respects every guardrail."""
+    signals = signals_of([20] * 4, [100] * 4, arms=ARMS)
+    budgets = None if own_budgets else budgets_of(signals, [100] * 4)
+    guarded = Guardrails(Returns(plan_of(signals, decisions)), **caps)
+    plan = guarded.decide(signals, budgets, now=NOW, moved_today=moved_today)
+
+    after = dict.fromkeys(ARMS, 100 * MICROS)
+    for d in plan.decisions:
+        assert isinstance(d, Decision)
+        assert type(d.after.micros) is int
+        assert 0 <= d.after.micros < 2**62
+        assert d.before.micros == 100 * MICROS
+        after[d.arm] = d.after.micros
+    assert len({d.arm for d in plan.decisions}) == len(plan.decisions) == len({d.target for d in plan.decisions})
+    rises = {a for a in ARMS if after[a] > 100 * MICROS}
+    moved = {d.arm for d in plan.decisions}
+    total = sum(after.values())
+    for a in rises:
+        assert after[a] <= round(caps.get("max_budget", 1e9) * MICROS)
+        assert after[a] <= round(caps.get("max_budgets", {}).get(a, 1e9) * MICROS)
+    for platform, cap in caps.get("platform_caps", {}).items():
+        mine = sum(v for a, v in after.items() if a[0] == platform)
+        assert mine <= max(round(cap * MICROS), 200 * MICROS)
+        assert mine <= round(cap * MICROS) or not any(a[0] == platform for a in rises)
+    assert total <= round(caps.get("total_cap", 1e9) * MICROS) or not rises
+    assert (
+        not moved
+        or sum(abs(v - 100 * MICROS) for v in after.values()) + moved_today * MICROS <= caps.get("max_daily_move", 1e9) * MICROS + 1
+    )
+    assert all(abs(v - 100 * MICROS) <= caps.get("max_step", 1e9) * 100 * MICROS * (1 + 1e-9) for v in after.values())
+    assert moved <= caps.get("allow", set(ARMS))
+    assert not moved & caps.get("deny", set())
+    assert all(abs(v - 100 * MICROS) <= round(caps.get("approve_above", 1e9) * MICROS) for v in after.values())
+    assert not moved or not any(a <= NOW < b for a, b in caps.get("blackouts", ()))
+    if "targets" in caps:
+        assert all(d.target == caps["targets"][d.arm] for d in plan.decisions)
+    assert len(plan.decisions) + len(plan.holds) <= len(decisions)
+
+
+def test_is_a_decider_and_leaves_a_good_plan_alone(signals_of):
+    """A plan inside every guardrail comes through as it is."""
+    signals = signals_of([10, 30], [100, 100])
+    guarded = Guardrails(BudgetDecider(), max_budget=1000, total_cap=200)
+    assert isinstance(guarded, Decider)
+    assert guarded.decide(signals) == BudgetDecider().decide(signals)
+
+
+def test_a_refused_cut_takes_its_rise_with_it(signals_of):
+    """When the cut that pays is denied, the rise is not made: the total cannot grow by a guardrail."""
+    plan = Guardrails(BudgetDecider(), deny=[("google", "c00")]).decide(signals_of([10, 30], [100, 100]))
+    assert not plan.decisions
+    assert {h.reason for h in plan.holds} == {"guardrail"}
+    assert plan.gain.low == plan.gain.high == 0.0
+
+
+def test_what_is_left_is_restated(signals_of):
+    """The gain of a cut-down plan is that of the moves that are left, by the decider's own draws; the id is another one."""
+    signals = signals_of([10, 30, 12, 28], [100] * 4)
+    whole = BudgetDecider().decide(signals)
+    plan = Guardrails(BudgetDecider(), max_daily_move=40).decide(signals)
+    assert 0 < len(plan.decisions) < len(whole.decisions)
+    assert plan.plan_id != whole.plan_id
+    assert plan.gain == BudgetDecider().evaluate(signals, None, {d.arm: d.after for d in plan.decisions})[0]
+
+
+def test_approval(signals_of):
+    """A large move waits for a person, and passes with its id."""
+    signals = signals_of([10, 30], [100, 100])
+    guarded = Guardrails(BudgetDecider(), approve_above=10)
+    plan = guarded.decide(signals)
+    assert {h.reason for h in plan.holds} == {"approval"}
+    ids = [h.triggers["decision_id"] for h in plan.holds]
+    assert [d.decision_id for d in guarded.decide(signals, approved=ids).decisions] == ids
+
+
+def test_wrong_set_up_is_an_error(signals_of):
+    """Bad guardrails and things that are no plan are refused aloud."""
+    for wrong in ({"max_budget": -1}, {"total_cap": math.nan}, {"max_step": math.inf}, {"blackouts": [(NOW, NOW)]}):
+        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+            Guardrails(BudgetDecider(), **wrong)
+    with pytest.raises(InvariantError, match="NoneType"):
+        Guardrails(Returns(None)).decide(signals_of([1], [1]))
+    with pytest.raises(ClosedLoopError, match="moved_today"):
+        Guardrails(BudgetDecider()).decide(signals_of([10], [10]), moved_today=-1)
+
+
+def test_a_strange_platform_cap_does_not_confuse(signals_of):
+    """Caps apply by platform tag; an arm of another platform is not touched."""
+    signals = signals_of([10, 30, 12, 28], [100] * 4, arms=ARMS)
+    plan = Guardrails(BudgetDecider(Constraints(minimum_volume=0)), platform_caps={"meta": 200}).decide(signals)
+    after = {d.arm: d.after.units for d in plan.decisions}
+    assert sum(after.get(a, 100.0) for a in ARMS if a[0] == "meta") <= 200
+    assert attrs.asdict(plan, recurse=False)["provenance"].get("guardrails", {}).get("platform_caps", {"meta": 200.0}) == {"meta": 200.0}
