@@ -1,0 +1,295 @@
+"""`WindowedAttribution`: events to credited outcomes by arm and cohort, inside one window.
+
+Law of this file: pure; time comes in as ``now`` and never makes data look more complete than their own watermark. Every cohort that can
+still change is restated at every call, none is ever incremented.
+
+References:
+    STATISTICS sections 2 and 10. Brown, Cai & DasGupta (2001), Interval estimation for a binomial proportion (the Jeffreys interval).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import attrs
+import numpy as np
+from scipy.special import gammaincinv
+
+from closedloop.attribute.absorb import absorb
+from closedloop.attribute.cohorts import Open, delay_bins, settle, window_bins
+from closedloop.attribute.journeys import join, last_touch, own_credits
+from closedloop.attribute.rows import CONVERSION
+from closedloop.attribute.state import AttributionState, Terms
+from closedloop.attribute.tables import ONE, Table
+from closedloop.errors import ConfigurationError
+from closedloop.interfaces import State
+from closedloop.records.action import Receipt
+from closedloop.records.arms import IntArray
+from closedloop.records.batch import EventBatch
+from closedloop.records.interval import FloatArray, Intervals
+from closedloop.records.moments import US_PER_DAY, parse_duration, to_us
+from closedloop.records.money import MICROS
+from closedloop.records.outcomes import Cohorts, DelayCurve, Outcomes, SpendDays
+from closedloop.records.tags import TagSchema
+from closedloop.records.window import TOUCH_KINDS, AttributionWindow
+from closedloop.stats.delay import PRIOR_STRENGTH, maturity, posterior, prior_shares, reach, reverse_sums, share_seen
+
+MODELS = ("last",)
+_DAY = timedelta(days=1)
+
+
+def _whole_days(value: str | timedelta, field: str) -> int:
+    days = math.ceil(parse_duration(value, field) / _DAY)
+    if not 0 <= days <= 10_000:
+        raise ConfigurationError("a number of days lies between 0 and 10000", field, str(value))
+    return days
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Clock:
+    """Up to when the data behind each arm are complete.
+
+    ``until`` is microseconds UTC per arm; ``newest`` is the newest day of all data.
+    """
+
+    until: IntArray
+    newest: int
+
+
+class WindowedAttribution:
+    """Credit conversions to touches inside one window, restated at every call.
+
+    Conversions with a user are matched to that user's touches: clicks at most ``window.click`` before, impressions at most ``window.view``
+    before. Conversions that carry ``touch_at`` were credited by their own source and are checked against the window. The last click beats
+    any view. Untagged events take part as incomplete arms.
+
+    Args:
+        window: The attribution window.
+        model: Attribution model.
+        tags: The tag columns of an arm.
+        conversion_type: The conversion type that counts; None counts all.
+        lateness: How long after it happened an event may still be written down (whole days, rounded up); later ones are refused and
+            counted.
+        history: How long settled cohorts are kept.
+        level: Level of the intervals of credit.
+
+    Raises:
+        ConfigurationError: An argument is not valid.
+
+    >>> from closedloop.records.batch import EventBatch
+    >>> WindowedAttribution(AttributionWindow()).attribute(EventBatch.empty()).n_conversions
+    0
+    """
+
+    def __init__(
+        self,
+        window: AttributionWindow,
+        *,
+        model: str = "last",
+        tags: TagSchema | None = None,
+        conversion_type: str | None = None,
+        lateness: str | timedelta = "3d",
+        history: str | timedelta = "180d",
+        level: float = 0.9,
+    ) -> None:
+        if model not in MODELS:
+            raise ConfigurationError("unknown attribution model", "model", model, None, MODELS)
+        if not 0.0 < level < 1.0:
+            raise ConfigurationError("a level lies between 0 and 1", "level", level, "use 0.9 for a 90 % interval")
+        self._terms = Terms(
+            window=window,
+            columns=(tags or TagSchema()).arm,
+            conversion_type=conversion_type,
+            lateness=_whole_days(lateness, "lateness"),
+            history=_whole_days(history, "history"),
+            model=model,
+        )
+        self._level = level
+
+    @property
+    def window(self) -> AttributionWindow:
+        """The attribution window."""
+        return self._terms.window
+
+    def __repr__(self) -> str:
+        return f"WindowedAttribution({self.window}, model={self._terms.model!r}, arm={'/'.join(self._terms.columns)})"
+
+    def attribute(
+        self, batch: EventBatch, receipts: Sequence[Receipt] = (), *, state: State | None = None, now: datetime | None = None
+    ) -> Outcomes:
+        """Return the outcomes of all events seen: those in ``state`` and the batch's.
+
+        Args:
+            batch: New events, in any order; copies of events seen before are harmless.
+            receipts: Not needed by this attribution: what was done to budgets does not change who converted.
+            state: ``outcomes.state`` of the call before, None to start. It is not changed.
+            now: When this is; data from after it do not count as complete. The newest record of the data when None.
+
+        Raises:
+            WindowMismatchError: The state was made under another window.
+            ConfigurationError: The state is of another kind or was made under other terms.
+            InputError: The batch has another currency than the events before.
+        """
+        if state is None:
+            state = AttributionState.start(self._terms)
+        if not isinstance(state, AttributionState):
+            raise ConfigurationError("not a state of this attribution", "state", type(state).__name__, "give outcomes.state back")
+        self._terms.check(state.terms)
+        now_us = None if now is None else to_us(now)
+        before = absorb(state, batch, now_us)
+        limits = self.window.limits_us()
+        credits = join([own_credits(before.rows, limits), last_touch(before.rows, limits)])
+        clock = self._clock(before, now_us)
+        settled, open_part = settle(before, credits)
+        return self._outcomes(before, settled, open_part, clock)
+
+    def load(self, data: bytes) -> AttributionState:
+        """Return the state saved by its ``to_bytes``.
+
+        Raises:
+            InputError: The bytes are no saved state.
+            ConfigurationError: The state was made under other terms.
+        """
+        state = AttributionState.from_bytes(data)
+        self._terms.check(state.terms)
+        return state
+
+    def merge(self, one: AttributionState, other: AttributionState) -> AttributionState:
+        """Return the state of both; exact when they were fed different users, or when neither has settled a day yet."""
+        return one.merge(other)
+
+    def _clock(self, state: AttributionState, now_us: int | None) -> _Clock:
+        """Return up to when each arm's conversions are complete.
+
+        An arm whose platform credits its own conversions is complete up to that platform's watermark; otherwise the conversions come from a
+        feed of their own, judged by its last record plus its mean gap, at most the newest watermark.
+        """
+        arms, rows = state.arms, state.rows
+        newest = max(state.watermark.values(), default=0)
+        until = np.full(len(arms), newest, dtype=np.int64)
+        own = rows.own_credit
+        matched = np.sort(rows.seen[(rows.kind == CONVERSION) & ~own])
+        if "platform" in arms.columns and len(arms):
+            platform = arms.column("platform")
+            by_platform = np.array([state.watermark.get(p, newest) for p in [*platform.vocab, ""]], dtype=np.int64)
+            until = by_platform[platform.codes]
+            reports = np.zeros(len(by_platform), dtype=np.bool_)
+            reports[platform.codes[rows.arm[own]]] = True
+            credits_itself = reports[platform.codes]
+        else:
+            credits_itself = np.full(len(arms), bool(own.any()))
+        if len(matched):
+            feed = int(reach(float(matched[-1]), float(matched[0]), len(matched), float(newest)))
+            until = np.where(credits_itself, until, feed)
+        return _Clock(until=until if now_us is None else np.minimum(until, now_us), newest=newest // US_PER_DAY)
+
+    def _outcomes(self, before: AttributionState, state: AttributionState, now_open: Open, clock: _Clock) -> Outcomes:
+        cohorts = Table.add([state.cohorts, now_open.cohorts])
+        arm, day, kind = (cohorts.keys[name] for name in ("arm", "day", "kind"))
+        closed = clock.newest - self._terms.lateness - self.window.longest_days
+        reached = clock.until // US_PER_DAY
+        age = np.where(day < closed, np.maximum(clock.newest - day, 0), reached[arm] - day)
+        fraction = (clock.until % US_PER_DAY / US_PER_DAY)[arm]
+        curves: dict[str, DelayCurve] = {}
+        mature = np.zeros(len(cohorts))
+        for code, name in enumerate(TOUCH_KINDS):
+            if delay_bins(self._terms, code):
+                curves[name] = self._curve(code, state, now_open, reached)
+                of_kind = kind == code
+                mature[of_kind] = maturity(curves[name].share_seen, age[of_kind], fraction[of_kind])
+        mature[day < closed] = 1.0
+        sums = cohorts.sums
+        credit, credit_squared = sums["credit"] / ONE, sums["credit_squared"] / ONE
+        spend = Table.add([state.spend, now_open.spend])
+        compact = state.compact()
+        # An arm without exposure or spend is only a conversion's own lack of tags: nothing to rank or to hold.
+        shown = np.unique(np.concatenate([arm, spend.keys["arm"]]))
+        position = np.full(len(state.arms), -1, dtype=np.int32)
+        position[shown] = np.arange(len(shown))
+        shown_arms = state.arms.take(shown)
+        return Outcomes(
+            window=self.window,
+            arms=shown_arms,
+            cohorts=Cohorts(
+                arm=position[arm],
+                day=day.astype(np.int32),
+                kind=kind.astype(np.int8),
+                exposures=sums["exposures"].astype(np.float64),
+                credit=credit,
+                credit_squared=credit_squared,
+                value=sums["value"] / MICROS,
+                value_squared=np.asarray(sums["value_squared"], dtype=np.float64),
+                maturity=mature,
+                age=np.maximum(age, 0).astype(np.int32),
+            ),
+            spend=SpendDays(arm=position[spend.keys["arm"]], day=spend.keys["day"].astype(np.int32), spend=spend.sums["spend"] / MICROS),
+            delay=curves,
+            credits=credit_intervals(position[arm], credit, credit_squared, len(shown), self._level),
+            conversion_type=self._terms.conversion_type,
+            model=self._terms.model,
+            currency=state.currency,
+            watermark=dict(state.watermark),
+            revision=state.revision,
+            n_conversions=int(state.days.sums["conversions"].sum()) + now_open.n_conversions,
+            n_uncredited=int(state.days.sums["uncredited"].sum()) + now_open.n_uncredited,
+            n_too_late=state.n_too_late,
+            state=compact,
+        )
+
+    def _curve(self, kind: int, state: AttributionState, now_open: Open, reached: IntArray) -> DelayCurve:
+        n = delay_bins(self._terms, kind)
+        e = now_open.entries
+        of_kind = now_open.is_open & (e.kind == kind)
+        observed, at_risk = reverse_sums(e.bin[of_kind], (reached[e.arm] - e.day)[of_kind], e.credit[of_kind] / ONE, n)
+        done = state.delays.keys["kind"] == kind
+        bins = state.delays.keys["bin"][done]
+        more, more_at_risk = reverse_sums(bins, np.full(len(bins), n), state.delays.sums["credit"][done] / ONE, n)
+        # What settles in this very call is in the settled sums, and no longer open.
+        limit = int(self.window.limits_us()[kind])
+        inside = window_bins(self.window, kind)
+        shares = prior_shares(inside, n - inside, longest=limit / US_PER_DAY)
+        observed, at_risk = observed + more, at_risk + more_at_risk
+        a, b = posterior(observed, at_risk, shares, PRIOR_STRENGTH)
+        hazard = a / (a + b)
+        hazard[0] = 1.0
+        return DelayCurve(observed=observed, at_risk=at_risk, shape_a=a, shape_b=b, share_seen=share_seen(hazard))
+
+
+def _positions(state: AttributionState, compact: AttributionState) -> np.ndarray:
+    """Return the position in the compacted arms of every arm that is still in use (others get 0, and are never asked for)."""
+    used = np.unique(np.concatenate([state.rows.arm.astype(np.int64), state.cohorts.keys["arm"], state.spend.keys["arm"]]))
+    used = used[used >= 0]
+    position = np.zeros(len(state.arms) + 1, dtype=np.int32)
+    position[used] = np.arange(len(compact.arms), dtype=np.int32)
+    return position
+
+
+def credit_intervals(arm: IntArray, credit: FloatArray, credit_squared: FloatArray, n: int, level: float) -> Intervals:
+    """Return the credited conversions per arm with exact Gamma intervals for the expected number (Jeffreys prior).
+
+    Fractional credit is tempered: with ``phi = sum w^2 / sum w`` the count ``credit / phi`` is taken as Poisson.
+
+    Args:
+        arm: Arm of each cohort, shape (R,).
+        credit, credit_squared: Sums of credits and of their squares, shape (R,).
+        n: Number of arms.
+        level: Level of the intervals.
+
+    >>> credit_intervals(np.array([0]), np.array([4.0]), np.array([4.0]), 1, 0.9)[0]
+    4 [1.66, 8.46] (90 % credible)
+    """
+    total = np.bincount(arm, weights=credit, minlength=n).astype(np.float64)
+    squared = np.bincount(arm, weights=credit_squared, minlength=n).astype(np.float64)
+    phi = np.divide(squared, total, out=np.ones(n), where=total > 0)
+    phi = np.where(phi > 0, phi, 1.0)
+    tail = (1.0 - level) / 2.0
+    shape = total / phi + 0.5
+    low, high = phi * gammaincinv(shape, tail), phi * gammaincinv(shape, 1.0 - tail)
+    return Intervals(
+        low=np.where(total > 0, np.minimum(low, total), 0.0), estimate=total, high=np.maximum(high, total), level=level, kind="credible"
+    )
+
+
+__all__ = ["MODELS", "WindowedAttribution", "credit_intervals"]
