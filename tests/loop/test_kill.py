@@ -124,9 +124,14 @@ def same_facts(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert found["state"] == expected["state"]
     assert found["plans"] == expected["plans"]
     assert found["open"] == expected["open"] == 0
-    applied = [(change.action_id, change.budget) for change in found["applied"]]
-    assert len(applied) == len(set(applied)) > 0, "an action was applied twice"
-    assert applied == [(change.action_id, change.budget) for change in expected["applied"]]
+    ids = [change.action_id for change in found["applied"]]
+    assert len(ids) == len(set(ids)) > 0, "an action was applied twice"
+    assert by_resource(found["applied"]) == by_resource(expected["applied"])
+
+
+def by_resource(applied: list[Any]) -> dict[str, list[tuple[str, Any]]]:
+    """The changes of each budget in their order; a kill may let another budget go first within a night."""
+    return {name: [(c.action_id, c.budget) for c in applied if c.resource == name] for name in BUDGETS}
 
 
 def test_undisturbed_loop_moves_budgets(undisturbed: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,6 @@ import numpy as np
 from closedloop.decide import default_target
 from closedloop.display import number, text_table
 from closedloop.errors import ConfigurationError
-from closedloop.execute import delay_report
 from closedloop.loop import ClosedLoop, CycleReport, render
 from closedloop.platforms.simulated import SimulatedPlatform
 from closedloop.records.arms import TAG_COLUMNS, Arm
@@ -27,7 +27,9 @@ from closedloop.stats.rates import count_interval, ratio_interval
 
 WINDOW = AttributionWindow(click="7d", view="1d")
 _COMPARED_DAYS = 14  # before and after are two whole weeks each, so that weekdays do not matter
-_SETTLE_HOURS = (1, 3, 6, 12)
+_SOURCES_CLOSE = timedelta(hours=2)  # the last events of a day are recorded within two hours
+_NOON = timedelta(hours=12)
+_SETTLE_HOURS = (1, 3, 6)
 
 
 def _budget_of(platforms: Mapping[str, SimulatedPlatform], arm: Arm, at: datetime) -> float:
@@ -80,26 +82,24 @@ def demo(*, weeks: int, seed: int, out: Path) -> None:
         window=WINDOW, platforms=platforms, ledger=out / "loop.db", constraints=constraints, name="demo", seed=seed
     ) as loop:
         for day in range(7 * weeks):
-            opens, closes = market.day_start(day), market.day_start(day + 1)
-            in_force = {arm: _budget_of(platforms, arm, opens) for arm in market.arms}
+            closes = market.day_start(day + 1) + _SOURCES_CLOSE  # the night's cycle; its changes are in force by noon
+            in_force = {arm: _budget_of(platforms, arm, market.day_start(day) + _NOON) for arm in market.arms}
             rows = market.day(day, in_force)
             days.append(rows)
             report = loop.run_cycle(rows, now=closes)
             for hours in _SETTLE_HOURS:
                 loop.tick(closes + timedelta(hours=hours))
-            history.append(_line(day, closes, rows, market, in_force, report))
+            history.append(_line(day, rows, market, in_force))
             _progress(f"day {day + 1} of {7 * weeks}: {len(report.plan.decisions)} moves, {len(report.plan.holds)} holds")
         _progress("")
-        last = {arm: _budget_of(platforms, arm, market.day_start(7 * weeks) + timedelta(hours=20)) for arm in market.arms}
+        last = {arm: _budget_of(platforms, arm, market.day_start(7 * weeks) + _NOON) for arm in market.arms}
         export(days, out / "events.csv")
         _tell(loop, report, market, history, start_budgets, last, out)
 
 
-def _line(
-    day: int, closes: datetime, rows: Mapping[str, Any], market: Market, budgets: Mapping[Arm, float], report: CycleReport
-) -> dict[str, Any]:
+def _line(day: int, rows: Mapping[str, Any], market: Market, budgets: Mapping[Arm, float]) -> dict[str, Any]:
     kinds = np.asarray(rows["kind"], dtype=object)
-    spend = float(sum(c or 0.0 for k, c in zip(kinds, rows["cost"], strict=True) if k == "spend"))
+    spend = float(np.asarray(rows["cost"], dtype=float)[kinds == "spend"].sum())
     conversions = int((kinds == "conversion").sum())
     low, high = count_interval(conversions)
     cost = Interval(
@@ -110,7 +110,7 @@ def _line(
         kind="credible",
     )
     return {
-        "day": (closes - timedelta(days=1)).date().isoformat(),
+        "day": market.day_start(day).date().isoformat(),
         "spend": spend,
         "conversions": conversions,
         "cost_per_conversion": cost,
@@ -121,7 +121,7 @@ def _line(
 
 def _before_and_after(history: Sequence[Mapping[str, Any]]) -> tuple[Interval, float, float, int]:
     """Return the ratio of cost per conversion, last days against first, with the two costs and the days in each."""
-    days = min(_COMPARED_DAYS, len(history) // 2)
+    days = min(_COMPARED_DAYS, max(7 * (len(history) // 14), len(history) // 2 if len(history) < 14 else 0))
     sums = []
     for part in (history[:days], history[-days:]):
         sums.append((sum(line["conversions"] for line in part), sum(line["spend"] for line in part)))
@@ -145,7 +145,8 @@ def _tell(
     day = len(history) - 1
     true_before, true_after = market.cost_per_incremental(start, day), market.cost_per_incremental(last, day)
     best = market.cost_per_incremental(market.best_budgets(sum(last.values()), day), day)
-    delays = delay_report(loop.ledger)
+    receipts = loop.receipts()
+    delays = receipts.delay()
 
     for part in (report.signals, report.plan, report.health):
         print(part)
@@ -163,10 +164,13 @@ def _tell(
     }
     print(text_table(lines, title="Before and after (a comparison over time, not an experiment: nobody was held out)"))
     print()
-    print(delays)
+    minutes = [round(seconds / 60, 1) for seconds in delays.values()]
+    states = Counter(r.state for r in receipts)
+    title = f"Where the delay went, mean minutes of {len(receipts)} actions ({', '.join(f'{n} {s}' for s, n in states.most_common())})"
+    print(text_table({"step": list(delays), "minutes": minutes}, title=title))
     print()
     truth = {arm: _true_cost(market, arm, last, day) for arm in market.arms}
-    html = render(report, title="closedloop demo", history=history, truth=truth)
+    html = render(report, title="closedloop demo", history=history, delay=delays, truth=truth)
     path = out / "report.html"
     path.write_text(html, encoding="utf-8")
     print(f"Report: {path}   Ledger: {out / 'loop.db'}   Events: {out / 'events.csv'}")

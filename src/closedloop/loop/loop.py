@@ -121,7 +121,8 @@ class ClosedLoop:
         else:
             self.ledger, self._owns_ledger = ledger, False
         self.executor = executor or OutboxExecutor(self.ledger, self.platforms)
-        self._check_identity(tags)
+        self._mine = {"name": name, "window": encode(window), "arm": list(tags.arm)}
+        self._check_identity()
 
     # ---------------------------------------------------------------- set-up
 
@@ -138,8 +139,8 @@ class ClosedLoop:
                 problem = f"the loop has {self.window} and its {layer} has {found}"
                 raise WindowMismatchError(problem, layer, None, "give every layer the same AttributionWindow")
 
-    def _check_identity(self, tags: TagSchema) -> None:
-        mine = {"name": self.name, "window": encode(self.window), "arm": list(tags.arm)}
+    def _check_identity(self) -> None:
+        mine = self._mine
         known = self.ledger.newest("identity", subject="loop")
         if not known:
             return
@@ -153,9 +154,7 @@ class ClosedLoop:
                 )
 
     def _identity(self, now: datetime) -> Entry:
-        arm = list(getattr(self.ingestor, "tags", TagSchema()).arm)
-        body = {"name": self.name, "window": encode(self.window), "arm": arm}
-        return Entry(kind="identity", subject="loop", at=now, body=body, key="identity")
+        return Entry(kind="identity", subject="loop", at=now, body=self._mine, key="identity")
 
     def __enter__(self) -> Self:
         return self
@@ -384,6 +383,12 @@ class ClosedLoop:
                 return self.executor.execute(decode(entry.body["plan"]), now=now)
         waiting = tuple(p.plan_id for p in self.awaiting_approval())
         raise ConfigurationError("no such plan waits for approval", "plan_id", plan_id, None, waiting)
+
+    def receipts(self) -> Receipts:
+        """Return the receipt of every decision ever recorded, oldest first."""
+        ids = [d.decision_id for r in self.ledger.entries(kind="plan") for d in decode(r.entry.body["plan"]).decisions]
+        known = {r.entry.subject: decode(r.entry.body["action"]).receipt for r in self.ledger.newest("action")}
+        return Receipts.of([known[i] for i in ids if i in known])
 
     def tick(self, now: datetime) -> datetime | None:
         """Let the executor do what is due; return when to call again, None when nothing is open."""

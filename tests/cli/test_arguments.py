@@ -1,0 +1,121 @@
+"""The command line explains what is wrong, ends with status 1, and never shows a traceback."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from closedloop.__main__ import main
+
+GOOD = """event_id,kind,occurred_at,user_id,platform,campaign,cost,value,currency
+k1,click,2026-03-01T10:00:00Z,u1,google,spring,,,
+k2,click,2026-03-01T11:00:00Z,u2,google,summer,,,
+c1,conversion,2026-03-01T12:00:00Z,u1,,,,50,EUR
+s1,spend,2026-03-01T23:00:00Z,,google,spring,20,,EUR
+s2,spend,2026-03-01T23:00:00Z,,google,summer,20,,EUR
+k9,click,2026-03-03T11:00:00Z,u9,google,summer,,,
+"""
+
+
+def run(tmp_path: Path, content: str | bytes, *words: str, name: str = "events.csv", command: str = "run") -> int:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    report = ["--report", str(tmp_path / "report.html")] if command == "run" else []
+    return main([command, str(path), *report, *words])
+
+
+def test_a_good_file_is_ranked_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 0, a ranking with intervals, holds that say why, and an HTML report."""
+    assert run(tmp_path, GOOD, "--ledger", str(tmp_path / "loop.db")) == 0
+    shown = capsys.readouterr().out
+    assert "google / spring" in shown
+    assert "hold" in shown
+    assert "Nothing was sent" in shown
+    assert "<html" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "loop.db").stat().st_size > 0
+
+
+def test_check_stops_after_health(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`check` reads and looks, plans nothing and writes nothing."""
+    assert run(tmp_path, GOOD, command="check") == 0
+    shown = capsys.readouterr().out
+    assert "Health" in shown
+    assert "Plan" not in shown
+    assert [p.name for p in tmp_path.iterdir()] == ["events.csv"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "events.csv"),
+        ("kind,occurred_at,campaign\n", "no row was accepted"),
+        (GOOD.replace("occurred_at", "ts"), "--map ts=occurred_at"),
+        (GOOD.replace("kind", "what"), "=kind"),
+        ("\x00\x01\x02", "kind"),
+        ("kind,occurred_at\nclick,2026-03-01T10:00:00Z\n", "campaign"),
+        (GOOD.replace("Z,", ","), "zone"),
+        (b"\xff\xfe\x00k\x00i\x00n\x00d" * 3, "encod"),
+    ],
+)
+def test_bad_files_name_the_fault_and_the_mend(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | bytes, said: str
+) -> None:
+    """Empty, headless, misnamed, zoneless or undecodable files: one message with the mend, status 1, no traceback."""
+    assert run(tmp_path, content) == 1
+    out, error = capsys.readouterr()
+    assert said in error + out
+    assert "Traceback" not in error
+
+
+def test_a_missing_file_and_unreadable_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A path that is not there, a window that is none, a map without equals sign."""
+    assert main(["run", str(tmp_path / "none.csv")]) == 1
+    assert "none.csv" in capsys.readouterr().err
+    assert run(tmp_path, GOOD, "--window-click", "a week") == 1
+    assert "7d" in capsys.readouterr().err
+    assert run(tmp_path, GOOD, "--map", "ts") == 1
+    assert "--map" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["run"])
+    assert stop.value.code == 2
+
+
+def test_bad_rows_are_set_aside_and_the_others_go_through(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Negative cost, unknown kind, a naive time and a tag of ten million characters: each named, four good rows accepted."""
+    bad = (
+        "b1,spend,2026-03-01T23:00:00Z,,google,spring,-5,,EUR\n"
+        "b2,purchase,2026-03-01T12:00:00Z,u1,,,,50,EUR\n"
+        "b3,click,2026-03-01T10:00:00,u1,google,spring,,,\n"
+        f"b4,click,2026-03-01T10:00:00Z,u1,google,{'x' * 10_000_000},,,\n"
+    )
+    assert run(tmp_path, GOOD + bad) == 0
+    shown = capsys.readouterr().out
+    assert len(shown) < 30_000
+    for word in ("cost", "purchase", "zone", "campaign"):
+        assert word in shown
+
+
+def test_ndjson_and_gzip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same events as NDJSON, gzipped, give the same ranking as the CSV."""
+    header, *lines = GOOD.strip().split("\n")
+    names = header.split(",")
+    records = [{n: v for n, v in zip(names, line.split(","), strict=True) if v} for line in lines]
+    for record in records:
+        record.update({n: float(record[n]) for n in ("cost", "value") if n in record})
+    packed = gzip.compress("\n".join(json.dumps(r) for r in records).encode())
+    assert run(tmp_path, packed, name="events.ndjson.gz") == 0
+    from_ndjson = capsys.readouterr().out.split("Signals")[1].split("Plan")[0]
+    assert run(tmp_path, GOOD) == 0
+    assert capsys.readouterr().out.split("Signals")[1].split("Plan")[0] == from_ndjson
+
+
+def test_real_ad_traffic_is_held_for_lack_of_volume(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The four Open Bandit files: wide intervals on rates, no spend, and a hold for every arm."""
+    files = sorted(str(p) for p in (shared_data / "open_bandit").glob("*.csv.gz"))
+    assert len(files) == 4
+    assert main(["run", *files, "--report", str(tmp_path / "report.html")]) == 0
+    shown = capsys.readouterr().out
+    assert "preset: open_bandit" in shown
+    assert "0 moves" in shown
+    assert "no_spend" in shown
