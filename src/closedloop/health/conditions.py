@@ -66,7 +66,7 @@ def tagging(ingested: Ingested | None, signals: Signals, limits: Thresholds) -> 
 
     The lines of the ingest report are counted; without one, the tagged share of the signals' exposures.
     """
-    if ingested is not None and sum(ingested.tags.rows):
+    if ingested is not None and sum(ingested.tags.rows) > 0:
         report = ingested.tags
         lines = {
             f"{platform or '?'} / {campaign or '?'}": (tagged, rows)

@@ -1,6 +1,19 @@
 """A market with known truth, to try a loop in before money does."""
 
 from closedloop.simulation.export import export
+from closedloop.simulation.faults import (
+    Duplicates,
+    Fault,
+    IgnoredChanges,
+    LateEvents,
+    LostReplies,
+    MissingTags,
+    Outage,
+    SilentPlatform,
+    SlowChanges,
+    WindowMismatch,
+    WrongAttribution,
+)
 from closedloop.simulation.market import COLUMNS, Market, Truth
 from closedloop.simulation.scenarios import (
     SCENARIOS,
@@ -15,15 +28,30 @@ from closedloop.simulation.scenarios import (
     retargeting,
     small,
 )
+from closedloop.simulation.simulator import Day, Simulation, Simulator
 
 __all__ = [
     "COLUMNS",
     "SCENARIOS",
     "Break",
     "Campaign",
+    "Day",
+    "Duplicates",
+    "Fault",
+    "IgnoredChanges",
+    "LateEvents",
+    "LostReplies",
     "Market",
+    "MissingTags",
+    "Outage",
     "Scenario",
+    "SilentPlatform",
+    "Simulation",
+    "Simulator",
+    "SlowChanges",
     "Truth",
+    "WindowMismatch",
+    "WrongAttribution",
     "breaks",
     "export",
     "flaky",

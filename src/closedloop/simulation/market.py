@@ -28,7 +28,7 @@ from closedloop.records.arms import TAG_COLUMNS, Arm
 from closedloop.records.interval import FloatArray
 from closedloop.records.moments import US_PER_DAY
 from closedloop.simulation.curves import best_split, conversions_at, slope_at
-from closedloop.simulation.rows import Parts, reports_of, rows_of
+from closedloop.simulation.rows import Claims, Parts, rows_of
 from closedloop.simulation.scenarios import Scenario
 
 Int64 = npt.NDArray[np.int64]
@@ -105,7 +105,7 @@ class Market:
         self._position = {arm: i for i, arm in enumerate(self.arms)}
         self._draw_arms(specs)
         self._pool = _Pool.empty()
-        self._reports: Columns = {}
+        self._claims: Claims | None = None
         self.next_day = 0
 
     def _draw_arms(self, specs: Sequence[tuple[Any, str]]) -> None:
@@ -335,9 +335,8 @@ class Market:
             value = np.round(self.scenario.value[0] * np.exp(rng.normal(0.0, 1.0, len(users)) * self.scenario.value[1]), 2)
         parts.add("conversion", np.full(len(users), -1), users, at, value)
         done = np.isin(pool.touch_user, users)
-        self._reports = reports_of(
-            self, users, at, value, pool.touch_user[done], pool.touch_arm[done], pool.touch_us[done], pool.touch_kind[done]
-        )
+        touches = (pool.touch_user[done], pool.touch_arm[done], pool.touch_us[done], pool.touch_kind[done])
+        self._claims = Claims(self, users, at, value, *touches)
         pool.user, pool.born_us, pool.converts_us = pool.user[~now], pool.born_us[~now], pool.converts_us[~now]
         for name in ("touch_user", "touch_arm", "touch_us", "touch_kind"):
             setattr(pool, name, getattr(pool, name)[~done])
@@ -348,7 +347,12 @@ class Market:
         A platform sees its own touches only and claims every conversion that one of them precedes within its click window (views: 1 day),
         so the claims of all platforms together exceed the conversions. Columns: platform, campaign, conversions, value, window_days, day.
         """
-        return dict(self._reports)
+        return {} if self._claims is None else self._claims.report()
+
+    @property
+    def claims(self) -> Claims | None:
+        """What platforms claim of the last day's conversions, one by one; None before the first day."""
+        return self._claims
 
     # ---------------------------------------------------------------- memory
 

@@ -100,39 +100,52 @@ def rows_of(market: Market, parts: Parts, impressions: Int64, spent: FloatArray,
     }
 
 
-def reports_of(
-    market: Market, users: Int64, at: Int64, value: FloatArray, touch_user: Int64, touch_arm: Int64, touch_us: Int64, touch_kind: Int64
-) -> dict[str, Any]:
-    """Return what platforms claim of the conversions of one day, each by its own last touch inside its own window.
+class Claims:
+    """What platforms claim of one day's conversions, each by its own last touch inside its own window.
 
     Args:
         market: For its tags and the platforms' windows.
         users, at, value: The conversions (shape (C,)).
         touch_user, touch_arm, touch_us, touch_kind: The touches of these users (shape (T,)); kind 0 click, 1 view.
     """
-    platform = np.array([a[0] for a in market.arms], dtype=object)
-    names = sorted(set(platform.tolist()))
-    campaigns = [(p, c) for p in names for c in sorted({a[1] for a in market.arms if a[0] == p}, key=str)]
-    windows = {p: market.scenario.reporting.get(p, 7) for p in names}
-    order = np.argsort(users, kind="stable")
-    where = order[np.searchsorted(users, touch_user, sorter=order)] if len(users) else np.empty(0, dtype=np.int64)
-    claims = {key: [0, 0.0] for key in campaigns}
-    for name in names:
-        days = np.where(touch_kind == 0, windows[name], 1)
-        fits = (platform[touch_arm] == name) & (at[where] - touch_us <= days * US_PER_DAY) if len(touch_arm) else np.zeros(0, dtype=bool)
-        w, a, t, k = where[fits], touch_arm[fits], touch_us[fits], touch_kind[fits]
-        newest = np.lexsort((t, -k, w))  # by conversion; clicks after views, so that the last of each is its last click if it has one
-        w, a = w[newest], a[newest]
-        last = np.append(w[1:] != w[:-1], True) if len(w) else np.zeros(0, dtype=bool)
-        for conversion, arm in zip(w[last].tolist(), a[last].tolist(), strict=True):
-            claim = claims[(name, market.arms[arm][1])]
-            claim[0] += 1
-            claim[1] += float(value[conversion])
-    return {
-        "platform": [p for p, _ in campaigns],
-        "campaign": [c for _, c in campaigns],
-        "conversions": [int(claims[key][0]) for key in campaigns],
-        "value": [claims[key][1] for key in campaigns],
-        "window_days": [windows[p] for p, _ in campaigns],
-        "day": [market.next_day] * len(campaigns),
-    }
+
+    def __init__(
+        self,
+        market: Market,
+        users: Int64,
+        at: Int64,
+        value: FloatArray,
+        touch_user: Int64,
+        touch_arm: Int64,
+        touch_us: Int64,
+        touch_kind: Int64,
+    ) -> None:
+        platform = np.array([a[0] for a in market.arms], dtype=object)
+        self.market, self.day = market, market.next_day
+        self.windows = {p: market.scenario.reporting.get(p, 7) for p in sorted(set(platform.tolist()))}
+        order = np.argsort(users, kind="stable")
+        where = order[np.searchsorted(users, touch_user, sorter=order)] if len(users) else np.empty(0, dtype=np.int64)
+        pieces = []
+        for name, window in self.windows.items():
+            days = np.where(touch_kind == 0, window, 1)
+            fits = np.flatnonzero((platform[touch_arm] == name) & (at[where] - touch_us <= days * US_PER_DAY)) if len(touch_arm) else where
+            # By conversion, clicks after views, so that the last of each is its last click if it has one.
+            newest = fits[np.lexsort((touch_us[fits], -touch_kind[fits], where[fits]))]
+            pieces.append(newest[np.append(where[newest][1:] != where[newest][:-1], True)] if len(newest) else newest)
+        chosen = np.concatenate(pieces).astype(np.int64)
+        self.arm, self.at, self.value = touch_arm[chosen], at[where[chosen]], value[where[chosen]]
+        self.touch_us, self.touch_kind = touch_us[chosen], touch_kind[chosen]
+
+    def report(self) -> dict[str, Any]:
+        """Return the claims by platform and campaign, with the window they were made under."""
+        campaigns = sorted({(str(a[0]), str(a[1])) for a in self.market.arms})
+        table = np.array([campaigns.index((str(a[0]), str(a[1]))) for a in self.market.arms], dtype=np.int64)
+        code = table[self.arm]
+        return {
+            "platform": [p for p, _ in campaigns],
+            "campaign": [c for _, c in campaigns],
+            "conversions": np.bincount(code, minlength=len(campaigns)).tolist(),
+            "value": np.bincount(code, weights=self.value, minlength=len(campaigns)).tolist(),
+            "window_days": [self.windows[p] for p, _ in campaigns],
+            "day": [self.day] * len(campaigns),
+        }
