@@ -167,6 +167,19 @@ class AppliesChanges(Protocol):
 
 
 @runtime_checkable
+class FindsCreated(Protocol):
+    """A platform on which something can be created, and found again by the action's id that it carries."""
+
+    def find(self, change: Change, *, now: datetime) -> Sequence[TargetState]:
+        """Return everything that bears the mark of the change's action; more than one is a duplicate.
+
+        Raises:
+            PlatformError: It cannot be searched.
+        """
+        ...
+
+
+@runtime_checkable
 class LimitsRequests(Protocol):
     """A platform with declared quotas."""
 

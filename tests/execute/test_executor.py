@@ -12,7 +12,7 @@ from closedloop.execute import OutboxExecutor
 from closedloop.ledger import MemoryLedger, SqliteLedger
 from closedloop.platforms import SimulatedPlatform
 from closedloop.records.action import Change
-from closedloop.records.decision import Plan
+from closedloop.records.decision import Plan, Target
 from closedloop.records.money import Money
 
 Make = Callable[..., Plan]
@@ -267,3 +267,36 @@ def test_cuts_go_first(make_plan: Make, start: datetime) -> None:
     executor = OutboxExecutor(MemoryLedger(), {"simulated": platform})
     executor.execute(make_plan("p", {"up": (100, 150, 9.0), "down": (100, 50, -3.0)}), now=start)
     assert [c.resource for c in platform.applied()] == ["down", "up"]
+
+
+def creation(name: str, number: int) -> Change:
+    return Change(action_id=f"c{number}", target=Target("simulated", name), kind="create", budget=euros(10))
+
+
+@pytest.mark.parametrize(("fault", "attempts"), [(None, 1), ("lose_reply", 1), ("lose_request", 2)])
+def test_creation_is_made_once(start: datetime, fault: str | None, attempts: int) -> None:
+    """A creation carries the action's id; after a lost reply it is found by it, and made again only when it is not there."""
+    platform = SimulatedPlatform({}, latency=timedelta(seconds=2))
+    if fault is not None:
+        platform.fault(fault)  # type: ignore[arg-type]
+    executor = OutboxExecutor(MemoryLedger(), {"simulated": platform})
+    executor.submit("new", [creation("spring", 1), creation("spring", 2)], now=start, reason="two campaigns of one name")
+    run_out(executor, start)
+    assert [(r.state, r.attempts) for r in executor.receipts("new")] == [("confirmed", attempts), ("confirmed", 1)]
+    assert sorted(c.action_id for c in platform.applied()) == ["c1", "c2"]
+
+
+def test_pause_and_resume_leave_the_budget_alone(make_plan: Make, start: datetime) -> None:
+    """A pause does not supersede a budget change that waits; both are carried out, the pause first."""
+    platform = SimulatedPlatform({"a": euros(100)})
+    platform.outage(start, start + MINUTE)
+    executor = OutboxExecutor(MemoryLedger(), {"simulated": platform})
+    executor.execute(make_plan("p", {"a": (100, 120)}), now=start)
+    pause = Change(action_id="pause", target=Target("simulated", "a"), kind="pause")
+    executor.submit("stop", [pause], now=start, reason="the landing page is down")
+    end = run_out(executor, start)
+    assert states(executor, "p") == states(executor, "stop") == {"a": "confirmed"}
+    assert [c.kind for c in platform.applied()] == ["pause", "set_budget"]
+    assert platform.budget_at("a", end) == euros(0)
+    executor.submit("go", [Change(action_id="resume", target=pause.target, kind="resume")], now=end + MINUTE, reason="it is up again")
+    assert platform.budget_at("a", end + MINUTE) == euros(120)

@@ -48,16 +48,23 @@ def same_amount(one: Money | None, other: Money | None) -> bool:
     return one.currency == other.currency and one.minor_units == other.minor_units
 
 
-def in_force(change: Change, found: TargetState) -> bool:
-    """Return whether a target stands as the change wants it."""
-    if change.kind == "set_budget":
+def in_force(change: Change, found: TargetState | None) -> bool:
+    """Return whether a target stands as the change wants it; None is what a creation finds before it is made."""
+    if found is None:
+        return False
+    if change.kind in ("set_budget", "create"):
         return same_amount(change.budget, found.budget)
     return found.active == (change.kind == "resume")
 
 
-def _unchanged(change: Change, prior: TargetState | None, found: TargetState) -> bool:
-    if prior is None:
-        return False
+def same_aspect(one: Change, other: Change) -> bool:
+    """Return whether the later of two changes of a target makes the earlier one pointless: a pause says nothing about a budget."""
+    return "create" not in (one.kind, other.kind) and (one.kind == "set_budget") == (other.kind == "set_budget")
+
+
+def _unchanged(change: Change, prior: TargetState | None, found: TargetState | None) -> bool:
+    if found is None or prior is None:
+        return found is prior
     return same_amount(prior.budget, found.budget) if change.kind == "set_budget" else prior.active == found.active
 
 
@@ -148,7 +155,7 @@ class Dispatcher:
         at, change = moment(), action.receipt.change
         if action.receipt.state == "sending":  # its sender died before it could record an answer
             action = self.outbox.move(action, "lose", at, code="INTERRUPTED", message="the sender stopped before the reply", due_at=at)
-        found = self._read(change.target, at)
+        found = self._see(change, at)
         if isinstance(found, RejectedError):
             code, message = _words(found)
             self._settle(action, "refuse", at, code=code, message=message)
@@ -166,7 +173,7 @@ class Dispatcher:
                 action, "diverge", at, code="CHANGED", message=f"stands at {_stand(found)}: changed by someone else or by the platform"
             )
 
-    def _poll(self, action: Action, found: TargetState, at: datetime) -> None:
+    def _poll(self, action: Action, found: TargetState | None, at: datetime) -> None:
         receipt, until = action.receipt, action.look_until or at
         if at >= until:
             if _unchanged(receipt.change, receipt.prior, found):
@@ -187,7 +194,9 @@ class Dispatcher:
         self._may_retry(action, at)
 
     def _may_retry(self, action: Action, at: datetime) -> None:
-        newer = [a for a in self.outbox.lane(action.receipt.change.target) if a.receipt.decided_at > action.receipt.decided_at]
+        change, decided_at = action.receipt.change, action.receipt.decided_at
+        lane = self.outbox.lane(change.target)
+        newer = [a for a in lane if a.receipt.decided_at > decided_at and same_aspect(a.receipt.change, change)]
         if newer:
             self.outbox.move(action, "supersede", at, message=f"by {newer[-1].receipt.action_id}")
         elif action.receipt.attempts >= self.timing.max_attempts:
@@ -202,11 +211,17 @@ class Dispatcher:
             self.gate.reserve(self.costs(None, action.receipt.change.target), -1)
         self.outbox.move(action, event, at, **receipt)
 
-    def _read(self, target: Target, at: datetime) -> TargetState | Exception:
-        """Return what stands, or what the platform's door raised."""
-        name = target.platform
+    def _see(self, change: Change, at: datetime) -> TargetState | Exception | None:
+        """Return what stands (None where a creation finds nothing), or what the platform's door raised."""
+        name = change.target.platform
+        platform = self.platforms[name]
+        found: TargetState | None
         try:
-            found: TargetState = self.platforms[name].read(target, now=at)
+            if change.kind == "create":
+                made = platform.find(change, now=at)
+                found = made[0] if made else None
+            else:
+                found = platform.read(change.target, now=at)
         except RejectedError as error:
             return error
         except Exception as error:  # noqa: BLE001 (a broken adapter must not stop the other platforms; its error becomes a state)
@@ -280,7 +295,7 @@ class Dispatcher:
         if charges:
             self.outbox.stage_request(name, at, charges)
             self.outbox.flush()
-        found = self._read(target, at)
+        found = self._see(change, at)
         if isinstance(found, RejectedError):
             code, message = _words(found)
             self.outbox.move(action, "refuse", at, code=code, message=message)
@@ -293,7 +308,15 @@ class Dispatcher:
             word = "already in force" if receipt.attempts == 0 else ""
             self.outbox.move(action, "confirm", at, prior=receipt.prior or found, code="", message=word)
             return
-        if change.kind == "set_budget" and action.before is not None and not same_amount(action.before, found.budget):
+        if change.kind == "create" and found is not None:
+            message = f"the action's mark is on {found.target}, which stands at {_stand(found)}"
+            self.outbox.move(action, "stale", at, prior=found, code="STALE", message=message)
+            return
+        if (
+            change.kind == "set_budget"
+            and action.before is not None
+            and not same_amount(action.before, None if found is None else found.budget)
+        ):
             message = f"decided on {action.before!r}, but {_stand(found)} stands"
             self.outbox.move(action, "stale", at, prior=found, code="STALE", message=message)
             return
@@ -365,5 +388,7 @@ def _waited(place: Place, action: Action, at: datetime) -> float:
     return max(parked, throttled, 0.0)
 
 
-def _stand(found: TargetState) -> str:
+def _stand(found: TargetState | None) -> str:
+    if found is None:
+        return "nothing"
     return f"{found.budget!r}{'' if found.active else ' (paused)'}"

@@ -12,18 +12,36 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
+import attrs
+
 from closedloop.errors import ConfigurationError, ConflictError, LedgerError, UnknownPlatformError
-from closedloop.execute.dispatch import Dispatcher, Timing
-from closedloop.execute.lifecycle import IN_FLIGHT
+from closedloop.execute.dispatch import Dispatcher, Timing, same_aspect
+from closedloop.execute.lifecycle import FIRST, IN_FLIGHT
 from closedloop.execute.outbox import KIND, Outbox, charges_since
 from closedloop.execute.quota import QuotaGate
-from closedloop.interfaces import AppliesChanges, Ledger, ReadsState
+from closedloop.interfaces import AppliesChanges, FindsCreated, Ledger, ReadsState
 from closedloop.records.action import Action, Change, Entry, Receipt, Receipts
 from closedloop.records.codec import decode, encode
 from closedloop.records.decision import Decision, Plan
 from closedloop.records.moments import from_us, to_us
+from closedloop.records.money import Money
 
 EXECUTION = "execution"
+
+
+@attrs.frozen(kw_only=True)
+class Order:
+    """One change to be carried out.
+
+    Args:
+        change: The change.
+        before: What must stand for it to be sent, None for anything.
+        value: Expected gain a day.
+    """
+
+    change: Change
+    before: Money | None = None
+    value: float = 0.0
 
 
 class OutboxExecutor:
@@ -143,61 +161,86 @@ class OutboxExecutor:
             ConflictError: Another plan with the same id, or another decision with the same id, is in the ledger.
             LedgerError: The ledger refused; nothing more is sent.
         """
-        if plan.decisions:
-            with self._working(now):
-                self._check(plan.decisions)
-                self._record(plan, now)
-            self.tick(now)
-        return self.receipts(plan.plan_id)
+        body = {"plan_id": plan.plan_id, "made_at": encode(plan.made_at), "decisions": [encode(d) for d in plan.decisions]}
+        orders = [Order(change=_change(d), before=d.before, value=d.gain.estimate) for d in plan.decisions]
+        return self._execute(plan.plan_id, plan.made_at, orders, body, now)
 
-    def _check(self, decisions: Sequence[Decision]) -> None:
-        for decision in decisions:
-            name = decision.target.platform
+    def submit(self, plan_id: str, changes: Sequence[Change], *, now: datetime, reason: str) -> Receipts:
+        """Carry out changes that are no decisions of a plan: pauses, resumptions, creations, repairs.
+
+        Args:
+            plan_id: Stable id under which the receipts are found; the same id with the same changes adds nothing.
+            changes: Absolute changes, each with an id of its own.
+            now: Now.
+            reason: In plain words, kept in the ledger.
+
+        Raises:
+            ConfigurationError: A creation on a platform that cannot find what it created; else as `execute`.
+        """
+        body = {"plan_id": plan_id, "reason": reason, "changes": [encode(c) for c in changes]}
+        return self._execute(plan_id, now, [Order(change=change) for change in changes], body, now)
+
+    def _execute(self, plan_id: str, made_at: datetime, orders: Sequence[Order], body: dict[str, Any], now: datetime) -> Receipts:
+        if orders:
+            with self._working(now):
+                self._check(orders)
+                self._record(plan_id, made_at, orders, {**body, "ids": [o.change.action_id for o in orders]}, now)
+            self.tick(now)
+        return self.receipts(plan_id)
+
+    def _check(self, orders: Sequence[Order]) -> None:
+        for order in orders:
+            change = order.change
+            name = change.target.platform
             if name not in self.platforms:
                 raise UnknownPlatformError("no such platform here", "platform", name, "register its adapter", sorted(self.platforms))
-            need, reserve = self._dispatcher.whole_cost(_change(decision))
-            self._gate.blocker(to_us(self._moment()), self._dispatcher.limits(decision.target), need, reserve=reserve)
+            if change.kind == "create" and not isinstance(self.platforms[name], FindsCreated):
+                raise ConfigurationError("this platform cannot find again what it created", "kind", "create", "give its adapter find()")
+            need, reserve = self._dispatcher.whole_cost(change)
+            self._gate.blocker(to_us(self._moment()), self._dispatcher.limits(change.target), need, reserve=reserve)
 
-    def _record(self, plan: Plan, now: datetime) -> None:
-        body = {"plan_id": plan.plan_id, "made_at": encode(plan.made_at), "decisions": [encode(d) for d in plan.decisions]}
-        entry = Entry(kind=EXECUTION, subject=plan.plan_id, at=now, body=body, key=f"{EXECUTION}:{plan.plan_id}")
-        if self.ledger.newest(EXECUTION, subject=plan.plan_id):
+    def _record(self, plan_id: str, made_at: datetime, orders: Sequence[Order], body: dict[str, Any], now: datetime) -> None:
+        entry = Entry(kind=EXECUTION, subject=plan_id, at=now, body=body, key=f"{EXECUTION}:{plan_id}")
+        if self.ledger.newest(EXECUTION, subject=plan_id):
             self.ledger.append([entry])  # the same plan adds nothing; another one of the same id is refused
             return
         self._outbox.stage_entry(entry)
-        for decision in plan.decisions:
-            if self.ledger.newest(KIND, subject=decision.decision_id):
+        for order in orders:
+            action_id = order.change.action_id
+            if self.ledger.newest(KIND, subject=action_id):
                 problem = "a decision of this id belongs to another plan"
-                raise ConflictError(problem, "decision_id", decision.decision_id, "give each decision an id of its own")
-            newer = self._supersede(decision, plan.made_at, now)
-            action = self._outbox.stage(self._action(plan, decision, now), now)
+                raise ConflictError(problem, "decision_id", action_id, "give each decision an id of its own")
+            newer = self._supersede(order.change, made_at, now)
+            action = self._outbox.stage(self._action(plan_id, made_at, order, now), now)
             if newer is not None:
                 self._outbox.move(action, "supersede", now, message=f"by {newer}")
         self._outbox.flush()
 
-    def _supersede(self, decision: Decision, made_at: datetime, now: datetime) -> str | None:
-        """Take older decisions for the target out of the queue; return the id of a newer one that stands in the way."""
+    def _supersede(self, change: Change, made_at: datetime, now: datetime) -> str | None:
+        """Take older actions for the target out of the queue; return the id of a newer one that stands in the way."""
         newer = None
-        for other in self._outbox.lane(decision.target):
+        for other in self._outbox.lane(change.target):
+            if not same_aspect(change, other.receipt.change):
+                continue
             if other.receipt.decided_at > made_at:
                 newer = other.receipt.action_id
             elif other.receipt.state not in IN_FLIGHT:
-                self._outbox.move(other, "supersede", now, message=f"by {decision.decision_id}")
+                self._outbox.move(other, "supersede", now, message=f"by {change.action_id}")
         return newer
 
-    def _action(self, plan: Plan, decision: Decision, now: datetime) -> Action:
+    def _action(self, plan_id: str, made_at: datetime, order: Order, now: datetime) -> Action:
         receipt = Receipt(
-            action_id=decision.decision_id,
-            plan_id=plan.plan_id,
-            change=_change(decision),
+            action_id=order.change.action_id,
+            plan_id=plan_id,
+            change=order.change,
             prior=None,
-            state="recorded",
+            state=FIRST,
             attempts=0,
-            decided_at=plan.made_at,
+            decided_at=made_at,
             recorded_at=now,
         )
-        expires_at = max(plan.made_at, now) + self._expiry
-        return Action(receipt=receipt, before=decision.before, value=decision.gain.estimate, step=0, expires_at=expires_at, ready_at=now)
+        expires_at = max(made_at, now) + self._expiry
+        return Action(receipt=receipt, before=order.before, value=order.value, step=0, expires_at=expires_at, ready_at=now)
 
     def tick(self, now: datetime) -> datetime | None:
         """Do what is due; return when to call again, None when nothing is open.
@@ -222,7 +265,7 @@ class OutboxExecutor:
         else:
             wanted = {action.receipt.plan_id for action in self._open()}
             plans = sorted((r for plan in wanted for r in self.ledger.newest(EXECUTION, subject=plan)), key=lambda r: r.sequence)
-        ids = [decision["decision_id"] for plan in plans for decision in plan.entry.body["decisions"]]
+        ids = [action_id for plan in plans for action_id in plan.entry.body["ids"]]
         return Receipts.of([receipt for action_id in ids for receipt in self._receipt(action_id)])
 
     def _open(self) -> list[Action]:

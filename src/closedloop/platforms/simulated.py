@@ -64,7 +64,7 @@ class SimulatedPlatform:
         quota: Units and seconds of one rolling window that all requests count against, or None.
         units: Units of a change and of a read.
         lost_replies: Share of changes whose reply is lost; in one half of the cases the change is applied all the same.
-        late_by: How much later a lost change may be applied at most.
+        late_by: How much later than ``latency`` a change may come into force at most, at random.
         minimum: Smallest budget that is accepted.
         seed: Of the losses; the same requests meet the same losses, also after a restart.
         path: A file to keep the books in, or None for memory.
@@ -167,21 +167,40 @@ class SimulatedPlatform:
             NotSentError: Over quota, or an outage.
             RejectedError: There is no such resource.
         """
-        with self._transaction():
-            now_us = to_us(now)
-            if self._is_out(now_us):
-                self._count(now_us, 0.0, "outage")
-            else:
-                retry_us = self._admit(now_us, self.units[1])
-        if self._is_out(now_us):
-            raise NotSentError("the platform cannot be reached", "target", str(target), "try again later")
-        if retry_us is not None:
-            raise NotSentError("over the quota", "target", str(target), "wait", retry_at=from_us(retry_us))
-        seen_us = now_us - self.read_lag // _MICROSECOND
-        budget, active = self._in_force(target.resource, seen_us)
+        budget, active = self._in_force(target.resource, self._enter(target, now))
         if budget is None and active is None:
             raise RejectedError("there is no such resource", "resource", target.resource, "NOT_FOUND", self.resources()[:20])
         return TargetState(target=target, budget=budget, active=active is not False, read_at=now)
+
+    def find(self, change: Change, *, now: datetime) -> list[TargetState]:
+        """Return what was created for an action, as old as ``read_lag`` says.
+
+        Raises:
+            NotSentError: Over quota, or an outage.
+        """
+        seen_us = self._enter(change.target, now)
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT resource FROM changes WHERE kind = 'create' AND action_id = ? AND effective_us <= ? ORDER BY sequence",
+                (change.action_id, seen_us),
+            ).fetchall()
+        stands = [(Target(self.name, resource), *self._in_force(resource, seen_us)) for (resource,) in rows]
+        return [TargetState(target=target, budget=budget, active=active is not False, read_at=now) for target, budget, active in stands]
+
+    def _enter(self, target: Target, now: datetime) -> int:
+        """Count a read and return the time (us) as of which it sees."""
+        now_us = to_us(now)
+        with self._transaction():
+            out, retry_us = self._is_out(now_us), None
+            if out:
+                self._count(now_us, 0.0, "outage")
+            else:
+                retry_us = self._admit(now_us, self.units[1])
+        if out:
+            raise NotSentError("the platform cannot be reached", "target", str(target), "try again later")
+        if retry_us is not None:
+            raise NotSentError("over the quota", "target", str(target), "wait", retry_at=from_us(retry_us))
+        return now_us - self.read_lag // _MICROSECOND
 
     def send(self, change: Change, *, now: datetime, timeout: float = 10.0) -> AttemptResult:
         """Take one change: accept, refuse or throttle it, or lose the request or the reply."""
@@ -215,14 +234,16 @@ class SimulatedPlatform:
         delay = self.latency // _MICROSECOND
         if fault == "late":
             delay += int(float(settings.get("seconds", 0.0)) * 1e6)
-        elif fault == "lose_reply":
-            delay += int(rng.random() * (self.late_by / _MICROSECOND))
+        delay += int(rng.random() * (self.late_by / _MICROSECOND))
         if fault != "ignore":
-            active = {"pause": False, "resume": True}.get(change.kind)
-            self._write(change.target.resource, now_us + delay, change.budget, active, change.action_id, change.kind, now_us)
+            active = {"pause": False, "resume": True, "create": True}.get(change.kind)
+            resource = f"{change.target.resource}#{number}" if change.kind == "create" else change.target.resource
+            self._write(resource, now_us + delay, change.budget, active, change.action_id, change.kind, now_us)
         return lost if fault == "lose_reply" else AttemptResult(status="accepted", request_id=f"{self.name}-{number}")
 
     def _refusal(self, change: Change, now_us: int) -> tuple[str, str] | None:
+        if change.kind == "create":  # as on real platforms, a second one of the same name is not refused
+            return None if change.budget is not None else ("BUDGET_MISSING", "a new resource needs a budget")
         budget, active = self._in_force(change.target.resource, now_us)
         if budget is None and active is None:
             return "NOT_FOUND", f"no resource {change.target.resource!r}"

@@ -12,7 +12,7 @@ from closedloop.display import frame, html_table, text_table
 from closedloop.records.decision import Target
 from closedloop.records.money import Money
 
-ChangeKind = Literal["set_budget", "pause", "resume"]
+ChangeKind = Literal["set_budget", "pause", "resume", "create"]
 ActionState = Literal[
     "recorded", "sending", "accepted", "throttled", "unknown",
     "confirmed", "diverged", "rejected", "stale", "expired", "superseded",
@@ -46,8 +46,8 @@ class Change:
     Args:
         action_id: The decision's id, carried as marker where the platform can store one.
         target: What to change.
-        kind: ``set_budget``, ``pause`` or ``resume``.
-        budget: The new budget a day, for ``set_budget``.
+        kind: ``set_budget``, ``pause``, ``resume``, or ``create`` (the target's resource is then the name it shall bear).
+        budget: The new budget a day, for ``set_budget`` and ``create``.
     """
 
     action_id: str
