@@ -164,3 +164,50 @@ class TestGoogleAds(PlatformConformance):
                     "revoke": lambda: setattr(server, "token", "another"),
                 },
             )
+
+
+class TestTikTok(PlatformConformance):
+    @pytest.fixture
+    def subject(self):
+        sdk = pytest.importorskip("business_api_client", reason="needs the extra tiktok")
+        from tiktok_server import TikTokServer, refusal
+
+        from closedloop.platforms.tiktok import TikTokPlatform
+
+        with TikTokServer(token=TOKEN) as server:
+            configuration = sdk.Configuration()
+            configuration.host = server.address
+            client = sdk.ApiClient(configuration)
+            world = server.world
+            metrics = {"campaign_id": "c", "adgroup_id": "g", "spend": "1.25", "impressions": "9", "clicks": "1", "cta_conversion": "2"}
+            server.lines = [{"dimensions": {"ad_id": "a", "stat_time_day": "2026-11-01 00:00:00"}, "metrics": metrics}]
+
+            def unreachable() -> None:
+                server.http.shutdown()
+                server.http.server_close()
+                client.rest_client.pool_manager.clear()
+
+            yield PlatformSubject(
+                platform=TikTokPlatform(api_client=client, access_token=TOKEN, advertiser="700"),
+                target=Target("tiktok", "11"),
+                amounts=(Money.of("71.23", "USD"), Money.of("45.67", "USD")),
+                now=NOW,
+                unknown=Target("tiktok", "404"),
+                refused=Change(action_id="r", target=Target("tiktok", "11"), budget=Money.of("0.01", "USD")),
+                other=Target("tiktok", "12"),
+                advance=lambda step: world.advance(step.total_seconds()),
+                writes=lambda: len(server.bodies),
+                alter=lambda budget: world.change("11", {"budget": budget.units}),
+                secrets=(TOKEN,),
+                report_span=(datetime(2026, 11, 1, 8, tzinfo=UTC), datetime(2026, 11, 3, tzinfo=UTC)),
+                faults={
+                    "throttle": lambda: world.script("write", refusal(40100, "Too many requests")),
+                    "lose_reply": lambda: world.script("write", "lost"),
+                    "lose_request": lambda: world.script("write", "reset"),
+                    "late": lambda: world.script("write", "late"),
+                    "ignore": lambda: world.script("write", "silent"),
+                    "server_error": lambda: world.script("write", refusal(50000, "System error", apply=True)),
+                    "unreachable": unreachable,
+                    "revoke": lambda: setattr(server, "token", "another"),
+                },
+            )
