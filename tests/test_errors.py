@@ -18,7 +18,13 @@ def test_survives_pickle_and_copy(kind: type[errors.ClosedLoopError]) -> None:
     error = kind("it broke", "budget", -1, "use a positive number", ("0", "1"))
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(twin) is kind
-        assert (twin.problem, twin.field, twin.value, twin.mend, twin.valid) == ("it broke", "budget", -1, "use a positive number", ("0", "1"))
+        assert (twin.problem, twin.field, twin.value, twin.mend, twin.valid) == (
+            "it broke",
+            "budget",
+            -1,
+            "use a positive number",
+            ("0", "1"),
+        )
         assert str(twin) == str(error) == "it broke; field 'budget' has -1; valid: 0, 1; use a positive number"
 
 

@@ -9,7 +9,19 @@ import pytest
 import closedloop
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("pandas", "pandera", "polars", "pyarrow", "duckdb", "pyspark", "scipy.stats", "matplotlib", "google.ads", "facebook_business", "psycopg")
+HEAVY = (
+    "pandas",
+    "pandera",
+    "polars",
+    "pyarrow",
+    "duckdb",
+    "pyspark",
+    "scipy.stats",
+    "matplotlib",
+    "google.ads",
+    "facebook_business",
+    "psycopg",
+)
 
 
 def test_importing_the_library_is_light() -> None:

@@ -26,7 +26,8 @@ ARM = ("platform", "campaign")
 def rows_of(day: int) -> dict[str, list[Any]]:
     """Events of one day: about 300 clicks an arm, conversions of today's and yesterday's clicks, spend."""
     columns: dict[str, list[Any]] = {
-        n: [] for n in ("event_id", "kind", "occurred_at", "user_id", "platform", "campaign", "cost", "value", "currency", "conversion_type")
+        n: []
+        for n in ("event_id", "kind", "occurred_at", "user_id", "platform", "campaign", "cost", "value", "currency", "conversion_type")
     }
 
     def add(**row: Any) -> None:
@@ -43,10 +44,20 @@ def rows_of(day: int) -> dict[str, list[Any]]:
                     add(event_id=f"k{user}", kind="click", occurred_at=at, user_id=user, platform="sim", campaign=campaign)
                 if rng.random() < rate and int(rng.integers(0, 2)) == lag:
                     seen = at + timedelta(hours=1, days=lag)
-                    add(event_id=f"c{user}", kind="conversion", occurred_at=seen, user_id=user, value=20.0, currency="EUR", conversion_type="sale")
+                    add(
+                        event_id=f"c{user}",
+                        kind="conversion",
+                        occurred_at=seen,
+                        user_id=user,
+                        value=20.0,
+                        currency="EUR",
+                        conversion_type="sale",
+                    )
             if lag == 0:
                 at = START + timedelta(days=source, hours=23)
-                add(event_id=f"s{source}-{arm}", kind="spend", occurred_at=at, platform="sim", campaign=campaign, cost=100.0, currency="EUR")
+                add(
+                    event_id=f"s{source}-{arm}", kind="spend", occurred_at=at, platform="sim", campaign=campaign, cost=100.0, currency="EUR"
+                )
     return columns
 
 
@@ -104,7 +115,7 @@ def child(work: Callable[[], None]) -> int:
     if pid == 0:
         try:
             work()
-        except BaseException as error:  # the child must never return into the test runner
+        except BaseException as error:  # noqa: BLE001 - the child must never return into the test runner
             os.write(2, f"{type(error).__name__}: {error}\n".encode())
             os._exit(1)
         os._exit(0)

@@ -44,7 +44,7 @@ def test_durations_survive_being_written(minutes: int) -> None:
     assert parse_duration(format_duration(value)) == value
 
 
-@given(st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(2200, 1, 1)), st.integers(-14, 14))
+@given(st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(2200, 1, 1)), st.integers(-14, 14))  # noqa: DTZ001
 def test_moments_are_exact_in_any_zone(naive: datetime, hours: int) -> None:
     """Microseconds in and out of any zone lose nothing."""
     moment = naive.replace(tzinfo=timezone(timedelta(hours=hours)))
@@ -55,4 +55,4 @@ def test_moments_are_exact_in_any_zone(naive: datetime, hours: int) -> None:
 def test_a_time_without_zone_is_refused() -> None:
     """A naive time is never guessed."""
     with pytest.raises(InputError, match="zone"):
-        to_us(datetime(2026, 1, 1))
+        to_us(datetime(2026, 1, 1))  # noqa: DTZ001

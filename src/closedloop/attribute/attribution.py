@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 from scipy.special import gammaincinv
 
 from closedloop.attribute.absorb import absorb
@@ -226,7 +228,7 @@ class WindowedAttribution:
             ),
             spend=SpendDays(arm=position[spend.keys["arm"]], day=spend.keys["day"].astype(np.int32), spend=spend.sums["spend"] / MICROS),
             delay=curves,
-            credits=credit_intervals(position[arm], credit, credit_squared, len(shown), self._level),
+            credits=credit_intervals(position[arm].astype(np.int64), credit, credit_squared, len(shown), self._level),
             conversion_type=self._terms.conversion_type,
             model=self._terms.model,
             currency=state.currency,
@@ -257,7 +259,7 @@ class WindowedAttribution:
         return DelayCurve(observed=observed, at_risk=at_risk, shape_a=a, shape_b=b, share_seen=share_seen(hazard))
 
 
-def _positions(state: AttributionState, compact: AttributionState) -> np.ndarray:
+def _positions(state: AttributionState, compact: AttributionState) -> npt.NDArray[np.int32]:
     """Return the position in the compacted arms of every arm that is still in use (others get 0, and are never asked for)."""
     used = np.unique(np.concatenate([state.rows.arm.astype(np.int64), state.cohorts.keys["arm"], state.spend.keys["arm"]]))
     used = used[used >= 0]
@@ -266,7 +268,7 @@ def _positions(state: AttributionState, compact: AttributionState) -> np.ndarray
     return position
 
 
-def credit_intervals(arm: IntArray, credit: FloatArray, credit_squared: FloatArray, n: int, level: float) -> Intervals:
+def credit_intervals(arm: npt.NDArray[np.integer[Any]], credit: FloatArray, credit_squared: FloatArray, n: int, level: float) -> Intervals:
     """Return the credited conversions per arm with exact Gamma intervals for the expected number (Jeffreys prior).
 
     Fractional credit is tempered: with ``phi = sum w^2 / sum w`` the count ``credit / phi`` is taken as Poisson.

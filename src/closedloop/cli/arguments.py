@@ -28,7 +28,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=7, help="seed of market, platform and loop (default 7)")
     demo.add_argument("--out", type=Path, default=Path("closedloop-demo"), help="folder for report, ledger and events")
 
-    for name, text in (("run", "rank and plan once on your own events; sends nothing"), ("check", "read your events and check health only")):
+    for name, text in (
+        ("run", "rank and plan once on your own events; sends nothing"),
+        ("check", "read your events and check health only"),
+    ):
         command = commands.add_parser(name, help=text)
         command.add_argument("files", nargs="+", metavar="FILE", help="CSV, Parquet or NDJSON, plain or gzipped")
         command.add_argument("--window-click", default="7d", help="attribution window for clicks, such as 7d, or off (default 7d)")

@@ -78,9 +78,7 @@ def demo(*, weeks: int, seed: int, out: Path) -> None:
     days: list[dict[str, Any]] = []
     history: list[dict[str, Any]] = []
     constraints = Constraints(total=sum(start_budgets.values()), max_step=0.2)
-    with ClosedLoop(
-        window=WINDOW, platforms=platforms, ledger=out / "loop.db", constraints=constraints, name="demo", seed=seed
-    ) as loop:
+    with ClosedLoop(window=WINDOW, platforms=platforms, ledger=out / "loop.db", constraints=constraints, name="demo", seed=seed) as loop:
         for day in range(7 * weeks):
             closes = market.day_start(day + 1) + _SOURCES_CLOSE  # the night's cycle; its changes are in force by noon
             in_force = {arm: _budget_of(platforms, arm, market.day_start(day) + _NOON) for arm in market.arms}
@@ -163,6 +161,9 @@ def _tell(
         currency: [number(before), number(after), str(ratio), number(true_before), number(true_after), number(best)],
     }
     print(text_table(lines, title="Before and after (a comparison over time, not an experiment: nobody was held out)"))
+    print(
+        "The ranking counts conversions that last-touch credit gives; the truth counts those that were caused. Only a lift test tells them apart."
+    )
     print()
     minutes = [round(seconds / 60, 1) for seconds in delays.values()]
     states = Counter(r.state for r in receipts)
@@ -174,7 +175,7 @@ def _tell(
     path = out / "report.html"
     path.write_text(html, encoding="utf-8")
     print(f"Report: {path}   Ledger: {out / 'loop.db'}   Events: {out / 'events.csv'}")
-    print(f"The same events again: python -m closedloop run {out / 'events.csv'} --window-click 7d --window-view 1d")
+    print(f"The same events again: python -m closedloop run {out / 'events.csv'} --window-click 7d --window-view 1d --seed {market.seed}")
 
 
 def _true_cost(market: Market, arm: Arm, budgets: Mapping[Arm, float], day: int) -> float:

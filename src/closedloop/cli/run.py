@@ -79,7 +79,9 @@ def run(options: argparse.Namespace, mapping: dict[str, str]) -> None:
         print(ingested.quarantine)
     now = _watermark(ingested)
     if now is None:
-        raise InputError("no row was accepted", "FILE", ", ".join(options.files), "mend the rows listed above, or map the columns with --map")
+        raise InputError(
+            "no row was accepted", "FILE", ", ".join(options.files), "mend the rows listed above, or map the columns with --map"
+        )
     print()
     print(ingested.tags)
     print()

@@ -48,7 +48,10 @@ class CycleReport:
     def to_columns(self) -> dict[str, list[Any]]:
         """Return what was done, one row per room."""
         lines = [
-            ("ingest", f"{self.ingested.n_accepted:,} of {self.ingested.n_rows:,} rows accepted, {len(self.ingested.quarantine):,} quarantined"),
+            (
+                "ingest",
+                f"{self.ingested.n_accepted:,} of {self.ingested.n_rows:,} rows accepted, {len(self.ingested.quarantine):,} quarantined",
+            ),
             ("attribute", f"{self.outcomes.n_conversions:,} conversions, {self.outcomes.n_uncredited:,} uncredited, {self.outcomes.model}"),
             ("classify", f"{len(self.signals):,} arms ranked"),
             ("decide", f"{len(self.plan.decisions)} moves, {len(self.plan.holds)} holds, gain a day {self.plan.gain}"),

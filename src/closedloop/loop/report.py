@@ -209,7 +209,10 @@ def _evidence(report: CycleReport, truth: Mapping[Arm, float] | None) -> str:
         "comes from arms alike rather than from this one."
     )
     if truth is not None:
-        words += " The diamond is the truth, known because this market is simulated."
+        words += (
+            " The line is about conversions <i>credited</i> by the attribution model. The diamond is the true cost per conversion "
+            "<i>caused</i>, known because this market is simulated: where the two part, credit is not cause, and only a lift test can tell."
+        )
     more = len(signals) - len(order)
     return f'<h2>How sure</h2><p class="soft">{words}</p>' + table(heads, "rasrrrrr", rows, backgrounds={2: svg.grid(scale)}, more=more)
 
@@ -350,7 +353,11 @@ def _history(history: Sequence[Mapping[str, Any]] | None) -> str:
     if not picture:
         return ""
     spend = svg.columns(_column(history, "spend"), "Spend over time")
-    words = "Line: estimate, with its interval. " + ("Dashed: the truth, known because this market is simulated. " if truth else "")
+    words = "Line: estimate, with its interval. " + (
+        "Dashed: the true cost per conversion <i>caused</i>, known because this market is simulated; the line counts all of them. "
+        if truth
+        else ""
+    )
     words += "Columns: spend a day." if spend else ""
     return f'<h2>Cost per conversion over time</h2><p class="soft">{words}</p><div class="scroll chart">{picture}{spend}</div>'
 
