@@ -11,6 +11,7 @@ import math
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from fractions import Fraction
+from importlib.util import find_spec
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -22,6 +23,7 @@ from closedloop.records.batch import NO_TIME
 
 Int8 = npt.NDArray[np.int8]
 Int64 = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int32]
 Float64 = npt.NDArray[np.float64]
 Objects = npt.NDArray[np.object_]
 
@@ -50,7 +52,7 @@ def text_of(value: Any) -> str:
     if isinstance(value, int | np.integer):
         return _integer_text(int(value))
     if isinstance(value, float | np.floating):
-        return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
+        return str(int(value)) if float(value).is_integer() and abs(float(value)) < 2**53 else repr(float(value))
     if isinstance(value, Decimal):
         return str(value)
     if type(value).__name__ == "UUID":
@@ -81,42 +83,43 @@ def _is_null(value: Any) -> bool:
     return type(value).__name__ in ("NAType", "NaTType")
 
 
-def encode_texts(column: Any) -> tuple[Int64, Objects]:
+def encode_texts(column: Any) -> tuple[Codes, Objects]:
     """Return codes and distinct texts of a column of any type; blank texts are missing (-1).
 
     Args:
         column: A pandas Series of N values.
 
     Returns:
-        int64 codes of shape (N,) and an object array of distinct strings, in order of appearance.
+        int32 codes of shape (N,) and an object array of distinct strings, in order of appearance.
     """
     import pandas as pd
 
+    distinct: Any
     if isinstance(column.dtype, pd.CategoricalDtype):
-        codes, distinct = np.asarray(column.cat.codes, dtype=np.int64), np.asarray(column.cat.categories, dtype=object)
+        raw, distinct = np.asarray(column.cat.codes), column.cat.categories
     else:
         try:
-            raw_codes, raw_distinct = pd.factorize(column, use_na_sentinel=True)
+            raw, distinct = pd.factorize(column.array, use_na_sentinel=True)
         except TypeError:  # unhashable values (lists, dictionaries): name their type instead
-            cleaned = [None if _is_null(v) else text_of(v) for v in column]
-            raw_codes, raw_distinct = pd.factorize(pd.Series(cleaned, dtype=object), use_na_sentinel=True)
-        codes, distinct = np.asarray(raw_codes, dtype=np.int64), np.asarray(raw_distinct, dtype=object)
-    values = distinct.tolist()
-    if all(type(v) is str and _encodable(v) for v in values):
-        blank = np.fromiter((not v or v.isspace() for v in values), dtype=bool, count=len(values))
-        if not blank.any():
-            return codes, distinct
-        texts = ["" if b else v for v, b in zip(values, blank.tolist(), strict=True)]
-    else:
-        texts = ["" if t.isspace() else t for t in map(text_of, values)]
+            cleaned = np.array([None if _is_null(v) else text_of(v) for v in column] + [None], dtype=object)[:-1]
+            raw, distinct = pd.factorize(cleaned, use_na_sentinel=True)
+    codes = raw.astype(np.int32, copy=False)
+    if isinstance(distinct.dtype, pd.StringDtype) and distinct.dtype.storage == "pyarrow":  # valid Unicode for certain
+        texts = pd.Series(distinct)
+        if not bool((texts.str.isspace() | (texts == "")).any()):
+            return codes, np.asarray(distinct, dtype=object)
+    values = np.asarray(distinct, dtype=object).tolist()
+    if all(type(v) is str and v and not v.isspace() and (v.isascii() or _encodable(v)) for v in values):
+        return codes, np.asarray(distinct, dtype=object)
     position: dict[str, int] = {}
-    table = np.array([-1 if not t else position.setdefault(t, len(position)) for t in texts] + [-1], dtype=np.int64)
+    named = ["" if t.isspace() else t for t in map(text_of, values)]
+    table = np.array([-1 if not t else position.setdefault(t, len(position)) for t in named] + [-1], dtype=np.int32)
     merged = np.empty(len(position), dtype=object)
     merged[:] = list(position)
     return table[codes], merged
 
 
-def decoded(codes: Int64, distinct: Objects) -> Any:
+def decoded(codes: Codes, distinct: Objects) -> Any:
     """Return the texts of codes as a pandas Series of objects, None where the code is -1."""
     import pandas as pd
 
@@ -127,18 +130,27 @@ def decoded(codes: Int64, distinct: Objects) -> Any:
     return pd.Series(texts)
 
 
-def sort_vocabulary(codes: Int64, distinct: Objects) -> tuple[npt.NDArray[np.int32], Objects]:
+def sort_vocabulary(codes: Codes, distinct: Objects) -> tuple[Codes, Objects]:
     """Return the codes renumbered over the sorted vocabulary, without the texts that no code uses."""
     used = np.zeros(len(distinct) + 1, dtype=bool)
     used[codes] = True
     kept = np.flatnonzero(used[:-1])
-    texts = distinct[kept].tolist()
-    order = sorted(range(len(texts)), key=texts.__getitem__)
+    texts = distinct[kept]
+    order = _sorted_order(texts)
     table = np.full(len(distinct) + 1, -1, dtype=np.int32)
     table[kept[order]] = np.arange(len(kept), dtype=np.int32)
-    vocab = np.empty(len(kept), dtype=object)
-    vocab[:] = [texts[i] for i in order]
-    return table[codes], vocab
+    return table[codes], texts[order]
+
+
+def _sorted_order(texts: Objects) -> Int64:
+    """Positions that sort texts by code point; Arrow sorts UTF-8 bytes, which is the same order, several times faster."""
+    if len(texts) > 10_000 and find_spec("pyarrow") is not None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        return np.asarray(pc.sort_indices(pa.array(texts, type=pa.large_string())), dtype=np.int64)
+    listed = texts.tolist()
+    return np.array(sorted(range(len(listed)), key=listed.__getitem__), dtype=np.int64)
 
 
 def zone_of(zone: str | tzinfo | None) -> tzinfo | None:

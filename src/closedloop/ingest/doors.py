@@ -7,6 +7,7 @@ Law of this file: a door knows how to walk through one kind of table, and nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import numpy.typing as npt
 
 from closedloop.errors import InputError
 
+Int64 = npt.NDArray[np.int64]
+Originals = Callable[[Int64], list[dict[str, Any]]]
 CHUNK_ROWS = 200_000  # rows held at once by doors that stream
 
 
@@ -29,7 +32,8 @@ class Chunk:
         n: Number of rows.
         start: Position of the first row in its source, counted from 0.
         stem: Name of the source without folder and extensions, "" where it has none.
-        original: Returns the rows at given positions of the chunk as they came.
+        take: Returns, for positions in the chunk, a function that gives the rows at places among them as they came; what it holds
+            on to is no more than those rows.
         broken: Rows that are no rows at all (unparsable lines): position in the chunk to (text, reason); their columns are null.
     """
 
@@ -37,7 +41,7 @@ class Chunk:
     n: int
     start: int = 0
     stem: str = ""
-    original: Callable[[npt.NDArray[np.int64]], list[dict[str, Any]]]
+    take: Callable[[npt.NDArray[np.int64]], Originals]
     broken: Mapping[int, tuple[str, str]] = attrs.field(factory=dict)
 
 
@@ -49,13 +53,21 @@ def frame_chunk(frame: Any, *, start: int = 0, stem: str = "", broken: Mapping[i
         raise InputError("two columns have the same name", twice[0], None, "rename one of them")
     lost = broken or {}
 
-    def original(at: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
-        records = frame.iloc[at].to_dict("records")
-        named = [{str(k): v for k, v in r.items()} for r in records]
-        return [{"line": lost[int(p)][0]} if int(p) in lost else r for p, r in zip(at, named, strict=True)]
+    def take(at: Int64) -> Originals:
+        chosen = frame.iloc[at]
+        lines = [lost[int(p)][0] if int(p) in lost else None for p in at] if lost else None
+
+        def originals(places: Int64) -> list[dict[str, Any]]:
+            records = chosen.iloc[places].to_dict("records")
+            named: list[dict[str, Any]] = [{str(k): v for k, v in r.items()} for r in records]
+            if lines is None:
+                return named
+            return [r if lines[p] is None else {"line": lines[p]} for p, r in zip(places.tolist(), named, strict=True)]
+
+        return originals
 
     columns = {name: frame.iloc[:, i].reset_index(drop=True) for i, name in enumerate(names)}
-    return Chunk(columns=columns, n=len(frame), start=start, stem=stem, original=original, broken=lost)
+    return Chunk(columns=columns, n=len(frame), start=start, stem=stem, take=take, broken=lost)
 
 
 def _polars_frame(table: Any) -> Any:
@@ -107,13 +119,13 @@ def _dict_chunks(rows: Iterable[Any], rows_at_once: int) -> Iterator[Chunk]:
             values[:] = [row.get(name) if isinstance(row, Mapping) else None for row in part]
             columns[str(name)] = pd.Series(values, dtype=object)
 
-        def original(
-            at: npt.NDArray[np.int64], part: list[Any] = part, broken: Mapping[int, tuple[str, str]] = broken
-        ) -> list[dict[str, Any]]:
-            return [{"line": broken[int(p)][0]} if int(p) in broken else {str(k): v for k, v in part[int(p)].items()} for p in at]
-
-        yield Chunk(columns=columns, n=len(part), start=start, original=original, broken=broken)
+        yield Chunk(columns=columns, n=len(part), start=start, take=partial(_take_dicts, part, broken), broken=broken)
         start += len(part)
+
+
+def _take_dicts(part: list[Any], broken: Mapping[int, tuple[str, str]], at: Int64) -> Originals:
+    chosen = [{"line": broken[p][0]} if p in broken else {str(k): v for k, v in part[p].items()} for p in at.tolist()]
+    return lambda places: [chosen[p] for p in places.tolist()]
 
 
 def chunks(rows: Any, *, encoding: str = "utf-8", separator: str | None = None, rows_at_once: int = CHUNK_ROWS) -> Iterator[Chunk]:

@@ -7,7 +7,6 @@ says stays text until a column is read as what its field is.
 from __future__ import annotations
 
 import gzip
-import importlib
 import io
 import json
 import zlib
@@ -76,10 +75,10 @@ def _opened(path: Path) -> IO[bytes]:
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if path.name.lower().endswith(".zst"):
         try:
-            zstandard = importlib.import_module("zstandard")
+            import pyarrow as pa
         except ImportError as error:
-            raise MissingExtraError("zstandard is not installed", "rows", path.name, "pip install zstandard") from error
-        return zstandard.open(path, "rb")  # type: ignore[no-any-return]
+            raise MissingExtraError("pyarrow is not installed", "rows", path.name, "pip install 'closedloop[arrow]'") from error
+        return pa.input_stream(str(path), compression="zstd")  # type: ignore[no-any-return]
     return path.open("rb")
 
 
@@ -168,7 +167,7 @@ def _ndjson(path: Path, encoding: str, rows_at_once: int) -> Iterator[Chunk]:
     while part := list(islice(lines, rows_at_once)):
         for chunk in _dict_chunks(part, rows_at_once):
             broken = {i: (text, "is no JSON object" if "Line" in why else why) for i, (text, why) in chunk.broken.items()}
-            yield Chunk(columns=chunk.columns, n=chunk.n, start=start, stem=stem_of(path), original=chunk.original, broken=broken)
+            yield Chunk(columns=chunk.columns, n=chunk.n, start=start, stem=stem_of(path), take=chunk.take, broken=broken)
         start += len(part)
     if start == 0:
         raise InputError("the file holds no line", "rows", str(path), "one JSON object per line")

@@ -8,6 +8,7 @@ never on its position, so that the same rows give the same ids in any order. Of 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,9 @@ def _mixed(h: UInt64) -> UInt64:
     return h ^ (h >> np.uint64(31))
 
 
-def content_hash(numbers: Mapping[str, npt.NDArray[np.generic]], texts: Mapping[str, tuple[Int64, Objects]]) -> tuple[UInt64, UInt64]:
+def content_hash(
+    numbers: Mapping[str, npt.NDArray[np.generic]], texts: Mapping[str, tuple[npt.NDArray[np.int32], Objects]]
+) -> tuple[UInt64, UInt64]:
     """Return two 64-bit hashes per event over all its fields.
 
     Args:
@@ -75,22 +78,26 @@ def derived_ids(first: UInt64, second: UInt64) -> Objects:
     return out
 
 
-def newest(event_id: Objects, recorded_at: Int64) -> npt.NDArray[np.bool_]:
-    """Return True for the one version of each id that is kept: the newest, among equals the first (shape (N,)).
+def newest(event_id: Any, recorded_at: Int64, at: Int64) -> npt.NDArray[np.bool_]:
+    """Return True for the one version of each id that is kept: the newest, among equals the first (shape (M,)).
 
-    >>> newest(np.array(["a", "b", "a"], dtype=object), np.array([1, 1, 2])).tolist()
+    Args:
+        event_id: An array or Series of texts, shape (N,).
+        recorded_at: int64 microseconds, shape (N,).
+        at: int64, ascending, shape (M,): the events that compete.
+
+    >>> newest(np.array(["a", "b", "a"], dtype=object), np.array([1, 1, 2]), np.arange(3)).tolist()
     [False, True, True]
     """
     import pandas as pd
 
-    codes, distinct = pd.factorize(pd.Series(event_id), use_na_sentinel=False)
-    n = len(codes)
-    if len(distinct) == n:
-        return np.ones(n, dtype=bool)
-    repeated = np.bincount(codes, minlength=len(distinct))[codes] > 1
-    keep = ~repeated
-    at = np.flatnonzero(repeated)
-    order = at[np.lexsort((at, -recorded_at[at], codes[at]))]
-    first = np.append(True, codes[order][1:] != codes[order][:-1])
-    keep[order[first]] = True
-    return np.asarray(keep, dtype=bool)
+    codes, distinct = pd.factorize(event_id, use_na_sentinel=True)
+    keep = np.ones(len(at), dtype=bool)
+    if len(distinct) == len(codes):
+        return keep
+    mine = codes[at]
+    repeated = np.flatnonzero(np.bincount(mine, minlength=len(distinct))[mine] > 1)
+    order = repeated[np.lexsort((repeated, -recorded_at[at[repeated]], mine[repeated]))]
+    keep[repeated] = False
+    keep[order[np.append(True, mine[order][1:] != mine[order][:-1])] if len(order) else order] = True
+    return keep

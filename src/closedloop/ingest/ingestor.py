@@ -15,19 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from closedloop.errors import ConfigurationError, InputError, MissingColumnError
-from closedloop.ingest import identity
 from closedloop.ingest.columns import decoded, encode_texts, zone_of
 from closedloop.ingest.doors import CHUNK_ROWS, Chunk, chunks
+from closedloop.ingest.joined import Joined, Part
 from closedloop.ingest.presets import Events, Preset, preset_named
-from closedloop.ingest.quarantining import bad_rows, quarantined, untagged_row
-from closedloop.ingest.schema import event_schema, failures
-from closedloop.ingest.tagging import missing_tag, tag_report
-from closedloop.ingest.typed import CODED, FIELDS, NEEDED, NUMBERS, TIMES, TypedEvents, checked_frame, read_events
+from closedloop.ingest.quarantining import set_aside
+from closedloop.ingest.schema import Failure, event_schema, failures
+from closedloop.ingest.tagging import missing_tag
+from closedloop.ingest.typed import FIELDS, NEEDED, TypedEvents, checked_frame, read_events
 from closedloop.ingest.wording import missing_column
-from closedloop.records.arms import TAG_COLUMNS, Coded
-from closedloop.records.batch import EVENT_KINDS, EventBatch
-from closedloop.records.money import MICROS
-from closedloop.records.quarantine import Ingested, Quarantine, QuarantinedRow, TagReport
+from closedloop.records.batch import EventBatch
+from closedloop.records.quarantine import Ingested, Quarantine, TagReport
 from closedloop.records.tags import TagSchema
 
 Int64 = npt.NDArray[np.int64]
@@ -105,7 +103,7 @@ class TableIngestor:
             InputError: The table cannot be read at all; `MissingColumnError` when a needed column is not there. Single bad rows
                 are quarantined instead.
         """
-        parts: list[_Part] = []
+        parts: list[Part] = []
         n_rows = 0
         separator = self.separator or (self.preset.separator if self.preset else None)
         for chunk in chunks(rows, encoding=self.encoding, separator=separator, rows_at_once=CHUNK_ROWS):
@@ -153,7 +151,7 @@ class TableIngestor:
                 raise missing_column(field, list(chunk.columns))
         return Events(columns={field: chunk.columns[name] for field, name in source.items()}, source=source)
 
-    def _read(self, chunk: Chunk, start: int) -> _Part:
+    def _read(self, chunk: Chunk, start: int) -> Part:
         events = self._events(chunk)
         n = chunk.n if events.rows is None else len(events.rows)
         row = np.arange(n, dtype=np.int64) if events.rows is None else events.rows
@@ -162,75 +160,53 @@ class TableIngestor:
         schema = event_schema(unique=False) if self.schema is None else self.schema
         found = failures(checked_frame(typed), schema) if n else []
         found += _foreign(typed, self.currency)
-        bad = bad_rows(found, row, chunk)
-        set_aside = quarantined(found, bad, typed, events, chunk, start)
-        kept = np.flatnonzero(~bad[row])
-        return _Part(typed=typed, kept=kept, row=row[kept] + start, start=start, chunk=chunk, events=events, set_aside=set_aside)
+        lacking = missing_tag(typed.kind, typed.times["touch_at"], {k: codes for k, (codes, _) in typed.texts.items()}, self.tag_schema)
+        aside, state = set_aside(found, lacking, typed, events, chunk, start)
+        good = np.flatnonzero(state[row] < 2)
+        return Part(typed=typed, good=good, row=row[good] + start, lacking=lacking, aside=aside, state=state)
 
-    def _joined(self, parts: list[_Part], n_rows: int) -> Ingested:
-        joined = _Joined.of(parts)
-        set_aside = [r for part in parts for r in part.set_aside]
+    def _joined(self, parts: list[Part], n_rows: int) -> Ingested:
+        joined = Joined.of(parts)
         currency = self._currency(joined)
-        keep = identity.newest(joined.event_id, joined.times["recorded_at"])
-        lacking = missing_tag(joined.kind, joined.times["touch_at"], {k: c.codes for k, c in joined.texts.items()}, self.tag_schema)
-        ok_row = np.zeros(n_rows, dtype=bool)  # rows with at least one version kept
-        ok_row[joined.row[keep]] = True
-        valid_row = np.zeros(n_rows, dtype=bool)
-        valid_row[joined.row] = True
-        # A row of an export that lacks a tag in one of its events is set aside as a whole.
-        untagged_rows = np.unique(joined.row[keep & (lacking >= 0)])
-        is_untagged = np.zeros(n_rows, dtype=bool)
-        is_untagged[untagged_rows] = True
-        aside_event = keep & is_untagged[joined.row]
-        names = (*TAG_COLUMNS, "conversion_type")
-        first_lack = np.full(n_rows, -1, dtype=np.int8)
-        lack_at = np.flatnonzero(keep & (lacking >= 0))[::-1]
-        first_lack[joined.row[lack_at]] = lacking[lack_at]
-        set_aside += [r for part in parts for r in _untagged(part, untagged_rows, first_lack, names)]
-        set_aside.sort(key=lambda r: r.position)
-        report = tag_report(
-            joined.kind[keep],
-            joined.numbers["quantity"][keep],
-            joined.numbers["cost"][keep],
-            joined.times["touch_at"][keep],
-            joined.texts["platform"].take(keep),
-            joined.texts["campaign"].take(keep),
-            ~aside_event[keep],
-        )
-        untagged = joined.batch(np.flatnonzero(aside_event), currency) if len(untagged_rows) else None
-        batch = attrs.evolve(joined.batch(np.flatnonzero(keep & ~aside_event), currency), untagged=untagged)
+        keep = joined.newest()
+        state = np.concatenate([p.state for p in parts])
+        # A row whose every event has a newer version is a duplicate; an untagged one is then not set aside either.
+        kept_row = np.zeros(n_rows, dtype=bool)
+        kept_row[joined.row[keep]] = True
+        segments = [p.aside.take(kept_row[p.aside.position] | (state[p.aside.position] == 2)) for p in parts]
+        at, tagged = joined.at[keep], state[joined.row[keep]] == 0
+        aside = at[~tagged]
+        batch = joined.batch(at[tagged], currency)
         return Ingested(
-            batch=batch,
-            quarantine=Quarantine(rows=tuple(set_aside)),
-            tags=report,
+            batch=attrs.evolve(batch, untagged=joined.batch(aside, currency)) if len(aside) else batch,
+            quarantine=Quarantine(segments=tuple(s for s in segments if len(s.position))),
+            tags=joined.report(at, tagged),
             n_rows=n_rows,
-            n_accepted=int((ok_row & ~is_untagged).sum()),
-            n_duplicates=int((valid_row & ~ok_row).sum()),
+            n_accepted=int((kept_row & (state == 0)).sum()),
+            n_duplicates=int((~kept_row & (state < 2)).sum()),
         )
 
-    def _currency(self, joined: _Joined) -> str | None:
-        money = (joined.numbers["cost"] != 0) | (joined.numbers["value"] != 0)
-        codes = np.unique(joined.texts["currency"].codes[money])
-        if not len(codes):
+    def _currency(self, joined: Joined) -> str | None:
+        at = joined.at
+        money = (joined.numbers["cost"][at] != 0) | (joined.numbers["value"][at] != 0)
+        codes, vocab = joined.texts["currency"]
+        seen = np.unique(codes[at[money]])
+        if self.currency is not None or not len(seen):
             return self.currency
-        if self.currency is not None:
-            return self.currency
-        found = [str(joined.texts["currency"].vocab[c]) for c in codes if c >= 0]
+        found = sorted(str(vocab[c]) for c in seen if c >= 0)
         if len(found) > 1:
             raise InputError("the rows are in several currencies", "currency", found, "name the one to keep: currency=" + repr(found[0]))
         return found[0] if found else NO_CURRENCY
 
 
-def _renamed(column: Any, renamed: Mapping[str, str]) -> tuple[Int64, npt.NDArray[np.object_]]:
+def _renamed(column: Any, renamed: Mapping[str, str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.object_]]:
     codes, distinct = encode_texts(column)
     out = np.empty(len(distinct), dtype=object)
     out[:] = [renamed.get(t, t) for t in distinct]
     return codes, out
 
 
-def _foreign(typed: TypedEvents, currency: str | None) -> list[Any]:
-    from closedloop.ingest.schema import Failure
-
+def _foreign(typed: TypedEvents, currency: str | None) -> list[Failure]:
     codes, distinct = typed.texts["currency"]
     if currency is None or not len(distinct):
         return []
@@ -240,113 +216,3 @@ def _foreign(typed: TypedEvents, currency: str | None) -> list[Any]:
     if not len(rows):
         return []
     return [Failure(field="currency", check="one_currency", reason=f"is not {currency}", mend="convert the amount first", rows=rows)]
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class _Part:
-    """One chunk after the checks: which of its events are good, from which rows, and the rows set aside."""
-
-    typed: TypedEvents
-    kept: Int64
-    row: Int64
-    start: int
-    chunk: Chunk
-    events: Events
-    set_aside: list[QuarantinedRow]
-
-
-def _untagged(part: _Part, untagged_rows: Int64, lack: npt.NDArray[np.int8], names: tuple[str, ...]) -> list[QuarantinedRow]:
-    inside = untagged_rows[(untagged_rows >= part.start) & (untagged_rows < part.start + part.chunk.n)]
-    originals = part.chunk.original(inside - part.start) if len(inside) else []
-    return [untagged_row(int(p), names[lack[p]], part.events.source, row) for p, row in zip(inside, originals, strict=True)]
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class _Joined:
-    """The good events of all chunks, as columns."""
-
-    event_id: npt.NDArray[np.object_]
-    kind: npt.NDArray[np.int8]
-    row: Int64
-    times: Mapping[str, Int64]
-    numbers: Mapping[str, Int64]
-    texts: Mapping[str, Coded]
-
-    @classmethod
-    def of(cls, parts: list[_Part]) -> _Joined:
-        texts = {}
-        for field in CODED:
-            texts[field] = _coded([(p.typed.texts[field][0][p.kept], p.typed.texts[field][1]) for p in parts])
-        times = {f: np.concatenate([p.typed.times[f][p.kept] for p in parts]) for f in TIMES}
-        numbers = {}
-        for field in NUMBERS:
-            values = np.concatenate([p.typed.numbers[field][p.kept] for p in parts])
-            numbers[field] = np.rint(values if field == "quantity" else values * MICROS).astype(np.int64)
-        table = np.array([EVENT_KINDS.index(k) for k in texts["kind"].vocab.tolist()] + [-1], dtype=np.int8)
-        kind = table[texts["kind"].codes]
-        return cls(
-            event_id=_ids(parts, kind, times, numbers, texts),
-            kind=kind,
-            row=np.concatenate([p.row for p in parts]),
-            times=times,
-            numbers=numbers,
-            texts=texts,
-        )
-
-    def batch(self, at: Int64, currency: str | None) -> EventBatch:
-        """Return the events at positions ``at``."""
-        touch = self.texts["touch_kind"]
-        touch_kind = np.array([("click", "view").index(k) for k in touch.vocab.tolist()] + [-1], dtype=np.int8)[touch.codes[at]]
-        return EventBatch(
-            event_id=self.event_id[at],
-            kind=self.kind[at],
-            occurred_at=self.times["occurred_at"][at],
-            recorded_at=self.times["recorded_at"][at],
-            user_id=self.texts["user_id"].take(at),
-            tags={name: self.texts[name].take(at) for name in TAG_COLUMNS},
-            conversion_type=self.texts["conversion_type"].take(at),
-            cost=self.numbers["cost"][at],
-            value=self.numbers["value"][at],
-            quantity=self.numbers["quantity"][at],
-            touch_kind=touch_kind,
-            touch_at=self.times["touch_at"][at],
-            currency=currency,
-        )
-
-
-def _coded(parts: list[tuple[Int64, npt.NDArray[np.object_]]]) -> Coded:
-    from closedloop.ingest.columns import sort_vocabulary
-
-    sorted_parts = []
-    for codes, distinct in parts:
-        renumbered, vocab = sort_vocabulary(codes, distinct)
-        sorted_parts.append(Coded(codes=renumbered, vocab=vocab))
-    return sorted_parts[0] if len(sorted_parts) == 1 else Coded.concat(sorted_parts)
-
-
-def _ids(
-    parts: list[_Part], kind: npt.NDArray[np.int8], times: Mapping[str, Int64], numbers: Mapping[str, Int64], texts: Mapping[str, Coded]
-) -> npt.NDArray[np.object_]:
-    """The given ids, and ids from content where none is given."""
-    given = []
-    for p in parts:
-        if p.typed.event_id is None:
-            given.append(np.full(len(p.kept), None, dtype=object))
-        else:
-            given.append(np.asarray(p.typed.event_id.iloc[p.kept].to_numpy(dtype=object, na_value=None), dtype=object))
-    ids = np.concatenate(given)
-    import pandas as pd
-
-    absent = pd.isna(ids)
-    if any(p.typed.event_id is not None for p in parts):
-        absent |= np.fromiter(
-            (not absent_or or (isinstance(absent_or, str) and not absent_or.strip()) for absent_or in ids), bool, len(ids)
-        )
-    if absent.any():
-        at = np.flatnonzero(absent)
-        lanes = identity.content_hash(
-            {"kind": kind[at], **{f: v[at] for f, v in times.items()}, **{f: v[at] for f, v in numbers.items()}},
-            {f: (c.codes[at].astype(np.int64), c.vocab) for f, c in texts.items() if f != "kind"},
-        )
-        ids[at] = identity.derived_ids(*lanes)
-    return ids

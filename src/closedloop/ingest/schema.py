@@ -62,24 +62,53 @@ class Failure:
     rows: npt.NDArray[np.int64]
 
 
-def _per_text(test: Callable[[str], bool]) -> Callable[[Any], Any]:
-    """Return a check of a categorical column that calls ``test`` once per distinct text; missing values pass."""
+def _lengths(texts: list[Any]) -> npt.NDArray[np.bool_]:
+    """True for texts that are not too long."""
+    return np.asarray(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) <= LONGEST_TEXT)
+
+
+def _readables(texts: list[Any]) -> npt.NDArray[np.bool_]:
+    """True for texts without NUL, which marks what is no valid text, and which some stores cut at."""
+    if "\0" not in "".join(texts):
+        return np.ones(len(texts), dtype=bool)
+    return np.array([len(t) > LONGEST_TEXT or "\0" not in t for t in texts], dtype=bool)
+
+
+def _of_category(test: Callable[[list[Any]], npt.NDArray[np.bool_]]) -> Callable[[Any], Any]:
+    """Return a check of a categorical column that looks at each distinct text once; missing values pass."""
 
     def check(column: Any) -> Any:
-        import pandas as pd
-
-        categories = column.cat.categories.tolist()
-        good = np.fromiter((test(text) for text in categories), dtype=bool, count=len(categories))
-        if good.all():
-            return True
-        return pd.Series(np.append(good, True)[column.cat.codes], index=column.index)
+        good = test(column.cat.categories.tolist())
+        return True if good.all() else _series(np.append(good, True)[column.cat.codes], column)
 
     return check
 
 
-def _readable(text: str) -> bool:
-    """True for text without NUL, which marks what is no valid text, and which some stores cut at."""
-    return "\0" not in text
+def _of_ids(arrow: str, test: Callable[[list[Any]], npt.NDArray[np.bool_]]) -> Callable[[Any], Any]:
+    """Return a check of a column of ids, by pandas' own text methods where the column is Arrow's."""
+
+    def check(column: Any) -> Any:
+        if getattr(column.dtype, "storage", "") == "pyarrow":
+            if arrow == "length":
+                good = (column.str.len() <= LONGEST_TEXT).to_numpy(dtype=bool, na_value=True)
+            else:
+                good = ~column.str.contains("\0", regex=False).to_numpy(dtype=bool, na_value=False)
+        else:
+            good = test(column.tolist())
+        return True if good.all() else _series(good, column)
+
+    return check
+
+
+def _per_text(test: Callable[[str], bool]) -> Callable[[Any], Any]:
+    """Return a check of a categorical column that calls ``test`` once per distinct text; missing values pass."""
+
+    def check(column: Any) -> Any:
+        categories = column.cat.categories.tolist()
+        good = np.fromiter((test(text) for text in categories), dtype=bool, count=len(categories))
+        return True if good.all() else _series(np.append(good, True)[column.cat.codes], column)
+
+    return check
 
 
 def _within(low: float, high: float) -> Callable[[Any], Any]:
@@ -145,21 +174,13 @@ def event_schema(*, unique: bool = True) -> Any:
         return pa.Check(function, name=name, error=MEANING[name][0], description=MEANING[name][1], ignore_na=False)
 
     def texts() -> list[Any]:
-        length = check(_per_text(lambda t: len(t) <= LONGEST_TEXT), "text_length")
-        return [length, check(_per_text(lambda t: len(t) > LONGEST_TEXT or _readable(t)), "text_readable")]
-
-    def ids(test: Callable[[str], bool]) -> Callable[[Any], Any]:
-        def run(column: Any) -> Any:
-            good = np.fromiter((not isinstance(v, str) or test(v) for v in column.tolist()), dtype=bool, count=len(column))
-            return True if good.all() else _series(good, column)
-
-        return run
+        return [check(_of_category(_lengths), "text_length"), check(_of_category(_readables), "text_readable")]
 
     columns = {
         "event_id": pa.Column(
             checks=[
-                check(ids(lambda t: len(t) <= LONGEST_TEXT), "text_length"),
-                check(ids(lambda t: len(t) > LONGEST_TEXT or _readable(t)), "text_readable"),
+                check(_of_ids("length", _lengths), "text_length"),
+                check(_of_ids("readable", _readables), "text_readable"),
             ],
             unique=unique,
             report_duplicates="exclude_first",

@@ -31,6 +31,7 @@ from closedloop.records.arms import TAG_COLUMNS
 from closedloop.records.batch import CONVERSION, EVENT_KINDS, NO_TIME, SPEND
 
 Int64 = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int32]
 Objects = npt.NDArray[np.object_]
 
 FIELDS = (
@@ -76,10 +77,17 @@ class TypedEvents:
 
     n: int
     event_id: Any
-    texts: Mapping[str, tuple[Int64, Objects]]
+    texts: Mapping[str, tuple[Codes, Objects]]
     times: Mapping[str, Int64]
     numbers: Mapping[str, npt.NDArray[np.float64]]
     faults: Mapping[str, npt.NDArray[np.int8]]
+
+    @property
+    def kind(self) -> npt.NDArray[np.int8]:
+        """int8 codes of the kinds of event, -1 where unknown (shape (n,))."""
+        codes, distinct = self.texts["kind"]
+        table = np.array([EVENT_KINDS.index(k) if k in EVENT_KINDS else -1 for k in distinct.tolist()] + [-1], dtype=np.int8)
+        return np.asarray(table[codes], dtype=np.int8)
 
 
 def read_events(columns: Mapping[str, Any], n: int, *, zone: tzinfo | None, time_unit: str | None) -> TypedEvents:
@@ -95,7 +103,7 @@ def read_events(columns: Mapping[str, Any], n: int, *, zone: tzinfo | None, time
         if field in columns:
             texts[field] = encode_texts(columns[field])
         else:
-            texts[field] = (np.full(n, -1, dtype=np.int64), np.empty(0, dtype=object))
+            texts[field] = (np.full(n, -1, dtype=np.int32), np.empty(0, dtype=object))
     times, faults = {}, {}
     for field in TIMES:
         if field in columns:
@@ -123,7 +131,8 @@ def read_events(columns: Mapping[str, Any], n: int, *, zone: tzinfo | None, time
         codes, distinct = encode_texts(ids)
         event_id = decoded(codes, distinct)
     else:
-        event_id = ids
+        blank = (ids.str.isspace() | (ids == "")).to_numpy(dtype=bool, na_value=False)
+        event_id = ids.mask(blank) if blank.any() else ids
     return TypedEvents(n=n, event_id=event_id, texts=texts, times=times, numbers=numbers, faults=faults)
 
 
@@ -132,7 +141,7 @@ def checked_frame(events: TypedEvents) -> Any:
     import pandas as pd
 
     categorical = {
-        field: pd.Categorical.from_codes(codes.astype(np.int32), categories=pd.Index(distinct, dtype=object), validate=False)
+        field: pd.Categorical.from_codes(codes, categories=pd.Index(distinct, dtype=object), validate=False)
         for field, (codes, distinct) in events.texts.items()
     }
     times = {field: us.view("datetime64[us]") for field, us in events.times.items()}

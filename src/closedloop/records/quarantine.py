@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 
 from closedloop.display import frame, html_table, text_table
 from closedloop.errors import InvariantError, shorten
@@ -35,31 +38,129 @@ class QuarantinedRow:
 
 
 @attrs.frozen(kw_only=True)
-class Quarantine:
-    """Rows set aside, in input order; nothing is lost, and a mended row may be ingested again."""
+class Fault:
+    """One way of being bad, shared by many rows.
 
-    rows: tuple[QuarantinedRow, ...] = ()
+    Args:
+        field: The field at fault.
+        reason: What is wrong.
+        mend: What to do about it.
+        column: The column of the input that holds the value, "" when none does.
+    """
+
+    field: str
+    reason: str
+    mend: str
+    column: str = ""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Segment:
+    """Rows set aside together, as columns; row objects are made when they are looked at.
+
+    Args:
+        position: int64, shape (M,), ascending: positions in the input.
+        fault: int32, shape (M,): which of ``faults`` each row has.
+        faults: The ways of being bad.
+        originals: Returns the original rows at given places of the segment (0 to M - 1).
+    """
+
+    position: npt.NDArray[np.int64]
+    fault: npt.NDArray[np.int32]
+    faults: tuple[Fault, ...]
+    originals: Callable[[npt.NDArray[np.int64]], Sequence[Mapping[str, Any]]]
+
+    def rows(self, at: npt.NDArray[np.int64]) -> list[QuarantinedRow]:
+        """Return the rows at places ``at`` as objects."""
+        out = []
+        for place, original in zip(at.tolist(), self.originals(at) if len(at) else (), strict=True):
+            fault = self.faults[self.fault[place]]
+            value = shorten(original.get(fault.column)) if fault.column else shorten(original.get("line"))
+            at_fault = {"field": fault.field, "reason": fault.reason, "mend": fault.mend}
+            out.append(QuarantinedRow(position=int(self.position[place]), value=value, row=original, **at_fault))
+        return out
+
+    def take(self, keep: npt.NDArray[np.bool_]) -> Segment:
+        """Return the segment with the rows where ``keep``."""
+        kept = np.flatnonzero(keep)
+        inner = self.originals
+        return attrs.evolve(self, position=self.position[kept], fault=self.fault[kept], originals=lambda at: inner(kept[at]))
+
+
+@attrs.frozen(kw_only=True, eq=False, slots=False)
+class Quarantine:
+    """Rows set aside, in input order; nothing is lost, and a mended row may be ingested again.
+
+    Args:
+        rows: The rows as objects, or
+        segments: the rows as columns.
+    """
+
+    _rows: tuple[QuarantinedRow, ...] = attrs.field(default=(), alias="rows")
+    segments: tuple[Segment, ...] = ()
+
+    @cached_property
+    def rows(self) -> tuple[QuarantinedRow, ...]:
+        """The rows as objects, made on first use."""
+        made = [row for segment in self.segments for row in segment.rows(np.arange(len(segment.position)))]
+        return (*self._rows, *made)
+
+    def head(self, n: int) -> tuple[QuarantinedRow, ...]:
+        """Return the first ``n`` rows, without making the others."""
+        out = list(self._rows[:n])
+        for segment in self.segments:
+            if len(out) >= n:
+                break
+            out += segment.rows(np.arange(min(n - len(out), len(segment.position))))
+        return tuple(out)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._rows) + sum(len(s.position) for s in self.segments)
+
+    def __eq__(self, other: object) -> bool:
+        return self.rows == other.rows if isinstance(other, Quarantine) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def concat(cls, parts: Sequence[Quarantine]) -> Quarantine:
+        """Return the rows of several quarantines, one after another."""
+        return cls(
+            segments=tuple(s for p in parts for s in p.segments) if not any(p._rows for p in parts) else (),
+            rows=tuple(r for p in parts for r in p.rows) if any(p._rows for p in parts) else (),
+        )
 
     def reasons(self) -> dict[str, int]:
         """Return how many rows were set aside for each reason, most frequent first."""
-        return dict(Counter(f"{r.field}: {r.reason}" for r in self.rows).most_common())
+        counts = Counter(f"{r.field}: {r.reason}" for r in self._rows)
+        for segment in self.segments:
+            for fault, n in zip(segment.faults, np.bincount(segment.fault, minlength=len(segment.faults)).tolist(), strict=True):
+                if n:
+                    counts[f"{fault.field}: {fault.reason}"] += n
+        return dict(counts.most_common())
 
     def to_columns(self) -> dict[str, list[Any]]:
         """Return position, field, value, reason and mend as columns."""
-        return {n: [getattr(r, n) for r in self.rows] for n in ("position", "field", "value", "reason", "mend")}
+        return _columns(self.rows)
 
     def to_frame(self, library: Literal["pandas", "polars"] = "pandas") -> Any:
         """Return the quarantined rows as a frame; the original row is in column ``row``."""
         return frame({**self.to_columns(), "row": [dict(r.row) for r in self.rows]}, library)
 
+    def _title(self, shown: int) -> str:
+        return f"Quarantine: {len(self):,} rows" + (f", the first {shown} of them" if shown < len(self) else "")
+
     def __repr__(self) -> str:
-        return text_table(self.to_columns(), title=f"Quarantine: {len(self):,} rows")
+        shown = self.head(30)
+        return text_table(_columns(shown), title=self._title(len(shown)))
 
     def _repr_html_(self) -> str:
-        return html_table(self.to_columns(), title=f"Quarantine: {len(self):,} rows")
+        shown = self.head(60)
+        return html_table(_columns(shown), title=self._title(len(shown)), limit=60)
+
+
+def _columns(rows: Sequence[QuarantinedRow]) -> dict[str, list[Any]]:
+    return {n: [getattr(r, n) for r in rows] for n in ("position", "field", "value", "reason", "mend")}
 
 
 @attrs.frozen(kw_only=True)
