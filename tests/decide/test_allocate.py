@@ -61,7 +61,7 @@ def test_rounding_reaches_the_best_whole_steps(seed, groups):
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4])
 def test_few_changes_are_close_to_the_best_few(most):
-    """With at most so many changes: never more, and over 40 problems at least 97 % of what brute force gains (worst case 70 %)."""
+    """With at most so many changes: never more, and over 40 problems at least 99 % of what brute force gains (worst case 90 %)."""
     shares = []
     for seed in range(40):
         curves, limits = problem(1000 + seed, width=5)
@@ -75,14 +75,14 @@ def test_few_changes_are_close_to_the_best_few(most):
     if most == 1:
         assert not shares  # one change alone cannot balance
     else:
-        assert np.mean(shares) >= 0.97
-        assert np.min(shares) >= 0.7
+        assert np.mean(shares) >= 0.99
+        assert np.min(shares) >= 0.9
 
 
 numbers = st.floats(0.5, 60)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     data=st.lists(st.tuples(numbers, st.floats(1, 300), st.sampled_from(["google", "meta"])), min_size=1, max_size=7),
     total=st.one_of(st.none(), st.floats(1, 2500)),
@@ -119,7 +119,7 @@ def test_every_plan_is_inside_its_limits_or_an_error_that_names_them(
         a, b = d.after.micros, d.before.micros
         assert a % step == 0
         assert abs(a - b) <= max_step * b + 1
-        assert abs(a - b) >= min(min_step * 1e6, 1e9) - step or total is not None or cap is not None
+        assert abs(a - b) >= min(min_step * 1e6, 1e9) - step or (total, cap, ceiling, floor) != (None, None, None, 0.0)
         assert a >= min(floor * 1e6, b * (1 + max_step)) - step
         if ceiling is not None:
             assert a <= max(ceiling * 1e6, b * (1 - max_step)) + step
@@ -128,7 +128,7 @@ def test_every_plan_is_inside_its_limits_or_an_error_that_names_them(
     if cap is not None and plan.decisions:
         inside = [a for a in after if a[0] == "google"]
         now, then = sum(before[a] for a in inside), sum(after[a] for a in inside)
-        assert then <= cap * 1e6 + 1 or then <= now + 1
+        assert then <= cap * 1e6 + 1 or then <= now + step * len(inside)  # a group above its ceiling comes down, to the grid's next step
     if max_changes is not None:
         for platform in ("google", "meta"):
             assert sum(d.arm[0] == platform for d in plan.decisions) <= max_changes

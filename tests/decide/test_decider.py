@@ -90,7 +90,7 @@ def test_a_plan_is_ready_for_json_and_pickle(signals_of):
     plan = BudgetDecider(Constraints(floors={("google", "c00"): 1.0})).decide(signals_of([10, 30, 2], [100, 100, 100]))
     for mapping in (plan.provenance, *(d.triggers for d in plan.decisions), *(h.triggers for h in plan.holds)):
         assert json.loads(json.dumps(mapping)) == mapping
-    assert pickle.loads(pickle.dumps(plan)) == plan  # noqa: S301 - our own bytes
+    assert pickle.loads(pickle.dumps(plan)) == plan
     assert plan.provenance["watermark"] == {"google": 20_000 * 86_400_000_000}
 
 

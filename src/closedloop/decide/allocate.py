@@ -198,17 +198,19 @@ def keep_few(
     Raises:
         InfeasibleError: The total cannot be met with so few changes.
     """
-    free = free.copy()
+    every, free = free.copy(), free.copy()
     held = float(limits.now[known & ~free].sum())
     total = min(max(limits.total, held + float(limits.low[free].sum())), held + float(limits.high[free].sum()))
     ranking: IntArray | None = None
+    still = every
     while True:
         allocation = allocate(curves, limits, free, known)
         moved = allocation.after != limits.now
         over = _over(moved, platform, most)
         added = worth(curves, limits, allocation)
         if ranking is None:
-            ranking = np.flatnonzero(moved)[np.argsort(-added[moved], kind="stable")]
+            ranking = np.flatnonzero(every)[np.argsort(-added[every], kind="stable")]
+            still = every & ~moved
         if not len(over):
             break
         fixed = False
@@ -221,7 +223,8 @@ def keep_few(
                 free, fixed = trial, True
         if not fixed:
             raise InfeasibleError("the total cannot be met with so few changes", "max_changes", most, "raise max_changes or keep the total")
-    return _exchange(curves, limits, free, known, platform, most, total, allocation, ranking)
+    allocation, chosen = _exchange(curves, limits, moved.copy(), known, platform, most, total, allocation, ranking)
+    return allocation, chosen | still  # an arm that would not have moved anyway is not one that was left out
 
 
 def _over(moved: BoolArray, platform: IntArray, most: int) -> IntArray:
@@ -250,7 +253,7 @@ def _exchange(
     while better and tries < _TRIES:
         better = False
         moving = np.flatnonzero(allocation.after != limits.now)[::-1].tolist()
-        waiting = [int(i) for i in ranking if not free[i]]
+        waiting = [int(i) for i in ranking if not free[i]][:50]
         for taken, given in _exchanges(waiting, moving):
             trial = free.copy()
             trial[list(taken)], trial[list(given)] = True, False
@@ -261,7 +264,7 @@ def _exchange(
             tries += 1
             other = allocate(curves, limits, trial, known)
             if not len(_over(other.after != limits.now, platform, most)) and value(other) > best * (1 + 1e-9) + 1e-15:
-                allocation, free, best, better = other, trial, value(other), True
+                allocation, free, best, better = other, other.after != limits.now, value(other), True
                 break
     return allocation, free
 
