@@ -258,3 +258,27 @@ def test_slope_is_the_derivative():
     step = 1e-5
     numerical = (conversions_at(spend + step, value, half) - conversions_at(spend, value, half)) / step
     assert slope_at(spend, value, half) == pytest.approx(numerical, rel=1e-4)
+
+
+def test_sums_agree_with_the_rows():
+    """A day's sums are those counted in its rows: clicks and spend by arm, conversions by last click within 7 days."""
+    market, other = Market(retargeting(), seed=3), Market(retargeting(), seed=3)
+    last: dict[str, tuple] = {}
+    for day in range(14):
+        rows = market.day(day, market.equal_split())
+        tally = other.advance(day, market.equal_split())
+        assert np.array_equal(tally.last_click, market.tally.last_click)
+        clicks, spent, credit = (dict.fromkeys(market.arms, 0) for _ in range(3))
+        for kind, moment, user, arm, cost in _events([rows]):
+            at = np.datetime64(moment[:-1])
+            if kind == "click":
+                clicks[arm] += 1
+                last[user] = (at, arm)
+            elif kind == "spend":
+                spent[arm] += cost
+            elif kind == "conversion" and user in last and at - last[user][0] <= np.timedelta64(7, "D"):
+                credit[last[user][1]] += 1
+        assert list(clicks.values()) == tally.clicks.tolist()
+        assert list(spent.values()) == pytest.approx(tally.spent.tolist())
+        assert list(credit.values()) == tally.last_click.tolist()
+        assert tally.conversions == (rows["kind"] == "conversion").sum()

@@ -1,5 +1,6 @@
 """A market with known truth, to try a loop in before money does."""
 
+from closedloop.simulation.curves import Truth
 from closedloop.simulation.export import export
 from closedloop.simulation.faults import (
     Duplicates,
@@ -14,7 +15,8 @@ from closedloop.simulation.faults import (
     WindowMismatch,
     WrongAttribution,
 )
-from closedloop.simulation.market import COLUMNS, Market, Truth
+from closedloop.simulation.market import COLUMNS, Market
+from closedloop.simulation.pool import Tally
 from closedloop.simulation.scenarios import (
     SCENARIOS,
     Break,
@@ -49,6 +51,7 @@ __all__ = [
     "Simulation",
     "Simulator",
     "SlowChanges",
+    "Tally",
     "Truth",
     "WindowMismatch",
     "WrongAttribution",

@@ -6,9 +6,35 @@ Law of this file: pure functions of arrays over arms; no randomness. ``clicks = 
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 
 from closedloop.records.interval import FloatArray
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Truth:
+    """What advertising really does on a day, by arm (shape (A,), in the order of ``Market.arms``).
+
+    Args:
+        conversions: Expected incremental conversions caused by a day's spend, whenever they come.
+        marginal: Conversions that one more unit of spend would cause.
+        spend: The budgets they belong to.
+    """
+
+    conversions: FloatArray
+    marginal: FloatArray
+    spend: FloatArray
+
+    @property
+    def total(self) -> float:
+        """Expected incremental conversions of all arms."""
+        return float(self.conversions.sum())
+
+    @property
+    def cost_per_incremental(self) -> float:
+        """Units of currency per incremental conversion, infinite when there are none."""
+        return float(self.spend.sum() / self.total) if self.total > 0 else float("inf")
 
 
 def conversions_at(spend: FloatArray, value: FloatArray, half: FloatArray) -> FloatArray:

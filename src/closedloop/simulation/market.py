@@ -27,8 +27,9 @@ from closedloop.errors import ConfigurationError, InputError
 from closedloop.records.arms import TAG_COLUMNS, Arm
 from closedloop.records.interval import FloatArray
 from closedloop.records.moments import US_PER_DAY
-from closedloop.simulation.curves import best_split, conversions_at, slope_at
-from closedloop.simulation.rows import Claims, Parts, rows_of
+from closedloop.simulation.curves import Truth, best_split, conversions_at, slope_at
+from closedloop.simulation.pool import Claims, Pool, Tally
+from closedloop.simulation.rows import Parts, rows_of
 from closedloop.simulation.scenarios import Scenario
 
 Int64 = npt.NDArray[np.int64]
@@ -37,48 +38,6 @@ _LONGEST_DAYS = 30.0
 _DAY_USERS = 10_000_000  # user numbers of one day; ordinary ones from 0, caused and organic converters from the offsets below
 _CAUSED, _VIEWED, _ORGANIC = 4_000_000, 6_000_000, 8_000_000
 _MAX_SPEND = 1e9
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Truth:
-    """What advertising really does on a day, by arm (shape (A,), in the order of ``Market.arms``).
-
-    Args:
-        conversions: Expected incremental conversions caused by a day's spend, whenever they come.
-        marginal: Conversions that one more unit of spend would cause.
-        spend: The budgets they belong to.
-    """
-
-    conversions: FloatArray
-    marginal: FloatArray
-    spend: FloatArray
-
-    @property
-    def total(self) -> float:
-        """Expected incremental conversions of all arms."""
-        return float(self.conversions.sum())
-
-    @property
-    def cost_per_incremental(self) -> float:
-        """Units of currency per incremental conversion, infinite when there are none."""
-        return float(self.spend.sum() / self.total) if self.total > 0 else float("inf")
-
-
-@attrs.define(eq=False)
-class _Pool:
-    """Users on their way to a conversion: the only memory of the market, with the touches that platforms count in their reports."""
-
-    user: Int64
-    born_us: Int64
-    converts_us: Int64
-    touch_user: Int64
-    touch_arm: Int64
-    touch_us: Int64
-    touch_kind: Int64
-
-    @classmethod
-    def empty(cls) -> _Pool:
-        return cls(*(np.empty(0, dtype=np.int64) for _ in range(7)))
 
 
 class Market:
@@ -104,8 +63,9 @@ class Market:
         self.arms: tuple[Arm, ...] = tuple((c.platform, c.campaign, c.audience, creative, c.placement) for c, creative in specs)
         self._position = {arm: i for i, arm in enumerate(self.arms)}
         self._draw_arms(specs)
-        self._pool = _Pool.empty()
+        self._pool = Pool.empty()
         self._claims: Claims | None = None
+        self._tally: Tally | None = None
         self.next_day = 0
 
     def _draw_arms(self, specs: Sequence[tuple[Any, str]]) -> None:
@@ -216,6 +176,37 @@ class Market:
         Raises:
             InputError: It is another day's turn; see `replay` and `load`.
         """
+        parts, impressions, money, rng = self._draw_day(day, budgets)
+        rows = rows_of(self, parts, impressions, money, rng, day)
+        self.next_day = day + 1
+        return rows
+
+    def advance(self, day: int, budgets: Mapping[Arm, float]) -> Tally:
+        """Let a day pass and return its sums only: the same market as by `day`, without the work of making rows.
+
+        Args:
+            day: As in `day`.
+            budgets: As in `day`.
+
+        Raises:
+            InputError: As in `day`.
+        """
+        self._draw_day(day, budgets)
+        self.next_day = day + 1
+        return self.tally
+
+    @property
+    def tally(self) -> Tally:
+        """The last day's sums by arm.
+
+        Raises:
+            InputError: No day has passed.
+        """
+        if self._tally is None:
+            raise InputError("no day has passed", "next_day", self.next_day, "call day() or advance() first")
+        return self._tally
+
+    def _draw_day(self, day: int, budgets: Mapping[Arm, float]) -> tuple[Parts, Int64, FloatArray, np.random.Generator]:
         if day != self.next_day:
             raise InputError(f"the market stands at day {self.next_day}", "day", day, "call replay() or load() to stand elsewhere")
         spend = self.vector(budgets)
@@ -239,9 +230,16 @@ class Market:
         self._add_conversions(parts, rng, day)
         impressions = rng.poisson(clicks / s.click_through)
         money = np.round(spent, 2)
-        rows = rows_of(self, parts, impressions, money, rng, day)
-        self.next_day = day + 1
-        return rows
+        claims = self._claims
+        if claims is not None:
+            self._tally = Tally(
+                clicks=np.bincount(np.concatenate([p[1] for p in parts.pieces if p[0] == 1]), minlength=arms),
+                spent=money,
+                last_click=np.bincount(claims.last_click_arm, minlength=arms),
+                claimed=np.bincount(claims.arm, minlength=arms),
+                conversions=claims.conversions,
+            )
+        return parts, impressions, money, rng
 
     def _moments(self, rng: np.random.Generator, first_us: int, n: int) -> Int64:
         """Return moments in a day, with a rise to the evening (Beta(2, 1.5) over the day)."""
@@ -362,9 +360,9 @@ class Market:
         Args:
             history: The budgets of each day so far, in order.
         """
-        self._pool, self.next_day = _Pool.empty(), 0
+        self._pool, self.next_day = Pool.empty(), 0
         for day, budgets in enumerate(history):
-            self.day(day, budgets)
+            self.advance(day, budgets)
 
     def save(self) -> bytes:
         """Return the market's memory, to go on elsewhere with `load`."""
@@ -385,7 +383,7 @@ class Market:
                 raise InputError(
                     "saved by another market", "saved", (stand[0], stand[2]), f"this one has seed {self.seed}, {len(self.arms)} arms"
                 )
-            self._pool = _Pool(**{f.name: arrays[f.name] for f in attrs.fields(_Pool)})
+            self._pool = Pool(**{f.name: arrays[f.name] for f in attrs.fields(Pool)})
             self.next_day = int(stand[1])
 
 
