@@ -312,6 +312,7 @@ class GoogleAdsPlatform:
         )
 
     def _send(self, changes: Sequence[Change], now: datetime, timeout: float, *, validate_only: bool) -> list[AttemptResult]:
+        self._door()
         results: dict[int, AttemptResult] = {}
         lookups = [c.target for c in changes if c.kind == "set_budget"]
         looked: dict[Target, _Looked | Refusal] = {}

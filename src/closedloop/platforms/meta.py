@@ -291,7 +291,7 @@ class MetaPlatform:
             return AttemptResult(status=status, code=error.field or "", message=str(error), retry_at=error.retry_at)
         except AuthenticationError as error:
             return AttemptResult(status="not_sent", code=error.field or "authentication", message=str(error))
-        except (RejectedError, ConfigurationError) as error:
+        except RejectedError as error:
             return AttemptResult(status="rejected", code=error.field or "", message=str(error))
         found, refusal = self._ask("POST", (change.target.resource,), {**params, **options}, now, timeout)
         if refusal is not None:
