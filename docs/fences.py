@@ -10,6 +10,7 @@ import griffe
 def fenced(text: str) -> str:
     """Return the docstring with a fence around every doctest block (prompt lines and the output up to an empty line)."""
     lines: list[str] = []
+    fence_indent = ""
     inside = False
     for line in text.splitlines():
         starts = line.lstrip().startswith(">>>")
