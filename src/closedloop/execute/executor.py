@@ -99,6 +99,7 @@ class OutboxExecutor:
                 if not isinstance(platform, protocol):
                     raise ConfigurationError("a platform needs to be read and changed", name, type(platform).__name__, f"give it {lack}")
         self.ledger, self.platforms = ledger, dict(platforms)
+        self.sending = True  # False: look at what was sent, send nothing; what is queued stays recorded
         self._expiry, self._clock = expiry, clock
         self._shared = bool(getattr(ledger, "shared", False))
         self._headroom = headroom
@@ -249,7 +250,7 @@ class OutboxExecutor:
             LedgerError: The ledger cannot be read or written; nothing is sent that it does not hold. Calling again is safe.
         """
         with self._working(now):
-            while self._dispatcher.look(self._moment) + self._dispatcher.send(self._moment):
+            while self._dispatcher.look(self._moment) + (self._dispatcher.send(self._moment) if self.sending else 0):
                 pass  # an accepted change may be looked at, and a settled one makes room for the next of its target
             self._outbox.flush()
             return self._outbox.next_due()

@@ -194,7 +194,7 @@ class ClosedLoop:
         timings: dict[str, float] = {}
 
         with self._room("execute", timings) as out:
-            self.executor.tick(now)  # what earlier cycles sent is settled before anything is learned from it
+            self.tick(now)  # what earlier cycles sent is settled before anything is learned from it
             out.append(None)
         with self._room("ingest", timings) as out:
             out.append(rows if isinstance(rows, Ingested) else self.ingestor.ingest(rows))
@@ -218,6 +218,7 @@ class ClosedLoop:
         if self.mode == "auto" and plan.decisions:
             with self._room("execute", timings) as out:
                 self.ledger.append([plan_entry])  # recorded before sent
+                self._let_send()
                 out.append(self.executor.execute(plan, now=now))
                 receipts = out[0]
 
@@ -357,7 +358,7 @@ class ClosedLoop:
         self.ledger.append([Entry(kind="mode", subject="loop", at=now, body=body, key=f"mode:{number}")])
 
     def pause(self, reason: str, *, by: str, now: datetime) -> None:
-        """Hold every arm from the next cycle on, and record who said so and why; learning goes on."""
+        """Send nothing more and hold every arm, and record who said so and why; learning and looking go on."""
         self._set_paused(True, reason, by, now)
 
     def resume(self, *, by: str, now: datetime) -> None:
@@ -380,6 +381,7 @@ class ClosedLoop:
                 approved = Entry(kind="approval", subject=plan_id, at=now, body={"by": by}, key=f"approval:{plan_id}")
                 closed = attrs.evolve(entry, at=now, key=f"{entry.key}:approved", is_open=False)
                 self.ledger.append([approved, closed])
+                self._let_send()
                 return self.executor.execute(decode(entry.body["plan"]), now=now)
         waiting = tuple(p.plan_id for p in self.awaiting_approval())
         raise ConfigurationError("no such plan waits for approval", "plan_id", plan_id, None, waiting)
@@ -391,8 +393,16 @@ class ClosedLoop:
         return Receipts.of([known[i] for i in ids if i in known])
 
     def tick(self, now: datetime) -> datetime | None:
-        """Let the executor do what is due; return when to call again, None when nothing is open."""
+        """Let the executor do what is due; return when to call again, None when nothing is open.
+
+        While the loop is paused nothing is sent: what is in flight is looked at, what is queued stays recorded until it expires.
+        """
+        self._let_send()
         return self.executor.tick(now)
+
+    def _let_send(self) -> None:
+        if hasattr(self.executor, "sending"):
+            self.executor.sending = self.paused is None
 
     def verify(self) -> None:
         """Check the ledger's own evidence, where the ledger offers it.

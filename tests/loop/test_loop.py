@@ -1,0 +1,199 @@
+"""The loop's modes and its control by people; what it does when a platform, a clock or a ledger is not as expected."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import closedloop as cl
+
+WINDOW = cl.AttributionWindow(click="3d", view="1d")
+TAGS = cl.TagSchema(arm=("platform", "campaign"))
+START = datetime(2026, 3, 2, tzinfo=UTC)
+CAMPAIGNS = ("good", "poor")
+RATE = {"good": 5, "poor": 25}  # every fifth and every twenty-fifth click converts
+
+
+def rows_of(day: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for campaign in CAMPAIGNS:
+        where = {"platform": "sim", "campaign": campaign}
+        at = START + timedelta(days=day)
+        rows.append({"event_id": f"s{day}{campaign}", "kind": "spend", "occurred_at": at, "cost": 100.0, "currency": "EUR", **where})
+        for i in range(300):
+            user, moment = f"{day}-{campaign}-{i}", at + timedelta(minutes=i)
+            rows.append({"event_id": f"k{user}", "kind": "click", "occurred_at": moment, "user_id": user, **where})
+            if i % RATE[campaign] == 0:
+                rows.append({"event_id": f"c{user}", "kind": "conversion", "occurred_at": moment + timedelta(hours=3), "user_id": user})
+    return rows
+
+
+def platform(**settings: Any) -> cl.SimulatedPlatform:
+    return cl.SimulatedPlatform({c: cl.Money.of(100, "EUR") for c in CAMPAIGNS}, name="sim", **settings)
+
+
+def loop_of(**parts: Any) -> cl.ClosedLoop:
+    constraints = cl.Constraints(minimum_volume=20, min_probability=0.6)
+    given = {"platforms": {"sim": platform()}, "constraints": constraints, "tags": TAGS, **parts}
+    return cl.ClosedLoop(window=WINDOW, **given)
+
+
+def now_of(day: int) -> datetime:
+    return START + timedelta(days=day + 1)
+
+
+def run_days(loop: cl.ClosedLoop, days: int, first: int = 0) -> cl.CycleReport:
+    for day in range(first, first + days):
+        report = loop.run_cycle(rows_of(day), now=now_of(day))
+        loop.tick(now_of(day) + timedelta(hours=1))
+    return report
+
+
+def budgets(loop: cl.ClosedLoop, day: int) -> dict[str, float]:
+    at = now_of(day) + timedelta(hours=2)
+    return {c: loop.platforms["sim"].budget_at(c, at).units for c in CAMPAIGNS}
+
+
+def test_auto_moves_money_to_the_better_arm_within_the_step() -> None:
+    """The loop moves money from the poor to the good arm, at most 20 % a cycle, and keeps the total."""
+    loop = loop_of()
+    run_days(loop, 6)
+    after = budgets(loop, 5)
+    assert after["good"] > 100 > after["poor"]
+    assert sum(after.values()) == pytest.approx(200.0)
+    history = [m.units for _, m in loop.platforms["sim"].history("good")]
+    assert all(b <= a * 1.2 + 0.01 for a, b in pairwise(history))
+    assert {r.state for r in loop.receipts()} == {"confirmed"}
+
+
+def test_shadow_decides_and_sends_nothing() -> None:
+    """In shadow mode there is a plan, and the platform hears nothing but reads."""
+    loop = loop_of(mode="shadow")
+    report = run_days(loop, 6)
+    assert report.plan.decisions
+    assert loop.platforms["sim"].applied() == []
+    assert len(loop.receipts()) == 0
+
+
+def test_approve_waits_for_a_named_person() -> None:
+    """In approve mode a plan is sent once, after somebody's recorded yes."""
+    loop = loop_of(mode="approve")
+    run_days(loop, 6)
+    waiting = loop.awaiting_approval()
+    assert waiting
+    assert loop.platforms["sim"].applied() == []
+    receipts = loop.approve(waiting[-1].plan_id, by="Ada", now=now_of(5) + timedelta(hours=3))
+    assert {r.state for r in receipts} == {"confirmed"}
+    assert waiting[-1].plan_id not in [p.plan_id for p in loop.awaiting_approval()]
+    approvals = list(loop.ledger.entries(kind="approval"))
+    assert [(r.entry.subject, r.entry.body["by"]) for r in approvals] == [(waiting[-1].plan_id, "Ada")]
+    with pytest.raises(cl.ConfigurationError, match="no such plan"):
+        loop.approve(waiting[-1].plan_id, by="Ada", now=now_of(6))
+
+
+def test_pause_holds_everything_and_resume_lets_it_go_on() -> None:
+    """A paused loop learns and holds, says who paused it and why; resumed, it moves again."""
+    loop = loop_of()
+    run_days(loop, 3)
+    before = budgets(loop, 2)
+    loop.pause("creative recall", by="Ada", now=now_of(2) + timedelta(hours=4))
+    report = run_days(loop, 2, first=3)
+    assert not report.plan.decisions
+    assert "paused" in {h.reason for h in report.plan.holds}
+    assert any("creative recall" in h.explanation for h in report.plan.holds)
+    assert budgets(loop, 4) == before
+    assert report.outcomes.n_conversions == 5 * (60 + 12)
+    loop.resume(by="Ada", now=now_of(4) + timedelta(hours=4))
+    assert run_days(loop, 1, first=5).plan.decisions
+
+
+def test_pause_stops_what_is_queued() -> None:
+    """A decision recorded while the platform was down is not sent after a pause."""
+    loop = loop_of()
+    run_days(loop, 2)
+    loop.platforms["sim"].fault("unreachable", times=50)
+    loop.run_cycle(rows_of(2), now=now_of(2))
+    sent = len(loop.platforms["sim"].applied())
+    loop.pause("stop", by="Ada", now=now_of(2) + timedelta(minutes=1))
+    for hours in range(1, 12):
+        loop.tick(now_of(2) + timedelta(hours=hours))
+    assert len(loop.platforms["sim"].applied()) == sent
+
+
+def test_an_unreachable_platform_is_held_and_the_others_go_on() -> None:
+    """A platform that is down gives integration holds with its words; nothing raises, and learning goes on."""
+    loop = loop_of()
+    run_days(loop, 3)
+    loop.platforms["sim"].outage(now_of(3) - timedelta(hours=1), now_of(3) + timedelta(hours=1))
+    report = loop.run_cycle(rows_of(3), now=now_of(3))
+    assert not report.plan.decisions
+    assert {h.reason for h in report.plan.holds} == {"integration"}
+    assert report.outcomes.n_conversions == 4 * (60 + 12)
+
+
+def test_an_arm_without_adapter_is_analysed_and_held() -> None:
+    """No adapter for the platform tag: a ranking, and holds that name what is missing and what is there."""
+    loop = loop_of(platforms={"other": platform()})
+    report = run_days(loop, 4)
+    assert len(report.signals) == 2
+    assert {h.reason for h in report.plan.holds} == {"integration"}
+    assert all("'sim'" in h.explanation and "other" in h.explanation for h in report.plan.holds)
+
+
+def test_a_clock_that_goes_back_is_refused() -> None:
+    """A cycle before the last one is refused, and nothing is kept of it."""
+    loop = loop_of()
+    run_days(loop, 2)
+    with pytest.raises(cl.InputError, match="clock went back"):
+        loop.run_cycle(rows_of(2), now=now_of(0))
+    assert loop.cycles == 2
+    with pytest.raises(cl.InputError, match="zone"):
+        loop.run_cycle(rows_of(2), now=datetime(2026, 4, 1))  # noqa: DTZ001
+
+
+def test_a_ledger_of_another_account_window_or_arm_is_refused(tmp_path: Path) -> None:
+    """A ledger serves one account under one window; the mend is named, and the right loop still opens it."""
+    path = tmp_path / "loop.db"
+    with loop_of(ledger=path, name="acme") as loop:
+        run_days(loop, 2)
+    with pytest.raises(cl.ConfigurationError, match="acme"):
+        loop_of(ledger=path, name="globex")
+    with pytest.raises(cl.WindowMismatchError, match="click=3d"):
+        cl.ClosedLoop(window=cl.AttributionWindow(click="7d"), ledger=path, tags=TAGS, name="acme")
+    with pytest.raises(cl.ConfigurationError, match="arm"):
+        loop_of(ledger=path, name="acme", tags=cl.TagSchema(arm=("campaign",)))
+    with loop_of(ledger=path, name="acme") as again:
+        assert again.cycles == 2
+        again.verify()
+
+
+def test_rows_may_be_delivered_again_and_in_other_pieces() -> None:
+    """The same days in other deliveries (all twice; yesterday again with today) leave the same remembered state."""
+    once, twice = loop_of(mode="shadow"), loop_of(mode="shadow")
+    for day in range(3):
+        once.run_cycle(rows_of(day), now=now_of(day))
+        again = [*rows_of(max(day - 1, 0)), *rows_of(day)]
+        report = twice.run_cycle(again, now=now_of(day))
+    assert report.outcomes.n_conversions == 3 * (60 + 12)
+    mine, other = (
+        loop.attribution.attribute(cl.EventBatch.empty(), state=loop.attribution.load(loop.ledger.state("attribution") or b""))
+        for loop in (once, twice)
+    )
+    assert mine.cohorts.credit.tolist() == other.cohorts.credit.tolist()
+    assert mine.cohorts.exposures.tolist() == other.cohorts.exposures.tolist()
+
+
+def test_unknown_mode_lists_the_valid_ones() -> None:
+    """A misspelt mode is answered with the three."""
+    with pytest.raises(cl.ConfigurationError, match="shadow, approve, auto"):
+        loop_of(mode="automatic")
+
+
+def test_hook_hears_of_every_room() -> None:
+    """A hook gets each room's name, seconds and result, for logs and metrics."""
+    heard: list[str] = []
+    loop = loop_of(hook=lambda room, seconds, result: heard.append(room) if seconds >= 0 else None)
+    run_days(loop, 1)
+    assert [h for i, h in enumerate(heard) if h not in heard[:i]] == ["execute", "ingest", "attribute", "classify", "health", "decide"]
