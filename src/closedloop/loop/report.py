@@ -59,6 +59,11 @@ def _money(money: Money | None) -> str:
     return "" if money is None else minus(repr(money))
 
 
+def _sentence(words: str) -> str:
+    """Return an explanation as HTML, its first letter large."""
+    return text(words[:1].upper() + words[1 : 2 * _PROSE], _PROSE)
+
+
 def _arm(arm: Arm) -> str:
     """Return an arm as HTML: the last tag that is known stands out least likely to be shared, so none is hidden."""
     tags = ["?" if t is None else t if len(t) <= _TAG else t[: _TAG - 1] + "…" for t in arm]
@@ -144,7 +149,7 @@ def _changes(report: CycleReport) -> str:
         change = d.after.micros - d.before.micros
         share = f"{signed(100 * change / d.before.micros)} %" if d.before.micros else "new"
         way = f'<b class="{"up" if change >= 0 else "down"}">{"▲" if change >= 0 else "▼"} {share}</b>'
-        name = f'{_arm(d.arm)}<p class="why">{text(d.reason, _PROSE)}</p>'
+        name = f'{_arm(d.arm)}<p class="why">{_sentence(d.reason)}</p>'
         moved = f"{minus(f'{d.before.units:,.2f}')} → <b>{_money(d.after)}</b> {way}"
         sure = f"{estimated(d.gain.low, d.gain.estimate, d.gain.high, sign=True)}, helps: {percent(d.p_gain)}"
         budgets = f"{svg.bars(budget, d.before.units, d.after.units)}<small>{moved}</small>"
@@ -225,7 +230,7 @@ def _held(report: CycleReport) -> str:
     left = MOST_ROWS
     for reason, n in Counter(h.reason for h in holds).most_common():
         mine = [h for h in holds if h.reason == reason]
-        rows = [[_arm(h.arm), _money(h.budget), text(h.explanation, _PROSE), text(h.lift, _PROSE)] for h in mine[: max(left, 0)]]
+        rows = [[_arm(h.arm), _money(h.budget), _sentence(h.explanation), _sentence(h.lift)] for h in mine[: max(left, 0)]]
         left -= len(rows)
         lines = table(["Arm", "Budget a day", "Why", "What would lift it"], "arww", rows, more=n - len(rows))
         opened = " open" if n <= 12 else ""
@@ -238,9 +243,9 @@ def _held(report: CycleReport) -> str:
 def _check(finding: Finding) -> str:
     name = text(finding.name.replace("_", " ").capitalize())
     scope = "" if finding.scope == "account" else f" <small>{text(finding.scope)}</small>"
-    mend = f'<p class="mend">→ {text(finding.mend, _PROSE)}</p>' if finding.mend and finding.severity != "ok" else ""
+    mend = f'<p class="mend">→ {_sentence(finding.mend)}</p>' if finding.mend and finding.severity != "ok" else ""
     badge = f'<span class="badge">{_SEVERITY[finding.severity]}</span>'
-    body = f"<b>{name}</b>{scope}<p>{text(finding.evidence, _PROSE)}</p>{mend}"
+    body = f"<b>{name}</b>{scope}<p>{_sentence(finding.evidence)}</p>{mend}"
     return f'<div class="check {finding.severity}"><span class="{finding.severity}">{badge}</span>{body}</div>'
 
 
@@ -249,7 +254,7 @@ def _broken(report: CycleReport) -> str:
     rank = {"critical": 0, "warning": 1, "ok": 2}
     findings = sorted((f for f in health.findings if f.severity != "ok"), key=lambda f: rank[f.severity])
     parts = [
-        f"<h2>What is well, and what is broken</h2><p>{text(health.because, _PROSE)}</p>",
+        f"<h2>What is well, and what is broken</h2><p>{_sentence(health.because)}</p>",
         '<div class="checks">',
         *map(_check, health.conditions),
         "</div>",
