@@ -34,7 +34,7 @@ def test_covers_the_truth_of_pooled_arms(outcomes_of):
     inside = []
     for seed in range(25):
         rate, exposures, counts = market(seed)
-        signals = BayesClassifier(WINDOW, half_life=None).classify(outcomes_of(ARMS, exposures, counts))
+        signals = BayesClassifier(WINDOW, breaks_per_year=0).classify(outcomes_of(ARMS, exposures, counts))
         inside.append((signals.rate.low <= rate) & (rate <= signals.rate.high))
     assert abs(np.mean(inside) - 0.9) < 3 * np.sqrt(0.09 / 1000) + 0.005
 
@@ -43,7 +43,7 @@ def test_large_volume_matches_the_conjugate_posterior(outcomes_of):
     """With plenty of data and nothing to forget, the interval is scipy's Gamma posterior to a per cent."""
     exposures = np.full((2, 10), 1e6)
     counts = np.array([[20_000.0] * 10, [10_000.0] * 10])
-    signals = BayesClassifier(WINDOW, half_life=None).classify(outcomes_of(ARMS[:2], exposures, counts))
+    signals = BayesClassifier(WINDOW, breaks_per_year=0).classify(outcomes_of(ARMS[:2], exposures, counts))
     expected = stats.gamma.ppf([0.05, 0.5, 0.95], 200_000, scale=1 / 1e7)
     found = [signals.rate.low[0], signals.rate.estimate[0], signals.rate.high[0]]
     np.testing.assert_allclose(found, expected, rtol=1e-3)

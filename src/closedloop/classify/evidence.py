@@ -20,21 +20,28 @@ from closedloop.stats.gamma_poisson import totals
 
 _RECENT_DAYS = 7  # days over which exposure and spend a day are measured
 _VOLUME_DAYS = 28  # most days over which conversions a week are counted
+_BLOCK_EDGES = np.array([1, 2, 3, 5, 7, 10, 14, 21, 28, 42, 56, 84, 126])  # ages in days between which a break can be placed
 _AHEAD_DAYS = 1  # a cohort may lie this far after now: clocks of sources differ
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class KindEvidence:
-    """The evidence of one kind of touch, per arm in canonical order (A arms) unless said.
+    """The evidence of one kind of touch, per arm in canonical order (A arms) and block of days (B blocks, oldest first).
 
     Args:
         kind: 0 click, 1 view.
-        rows: Positions of the cohorts used, shape (N,), by arm and day.
-        unit: Arm of each cohort used, shape (N,).
-        age: Whole days from each cohort to its source's watermark, shape (N,).
-        count, exposure: Recency-weighted credit, and exposure x maturity.
-        count_raw, exposure_raw: The same without recency weights.
-        full_exposure: Recency-weighted exposure without maturity (what the spend of those days bought).
+        rows: Positions of the cohorts used, shape (N,), ordered by arm.
+        unit, block: Arm and block of each cohort used, shape (N,).
+        weight: Recency weight of each cohort (half-life), shape (N,).
+        block_days: Length of each block in days, shape (B,).
+        block_age: Greatest age of each block in days, shape (B,).
+        counts, exposures: Credit, and exposure x maturity, shape (A, B).
+        untagged_counts, untagged_exposures: The same of the untagged cohorts that could belong to the arm, shape (A, B), None when
+            everything is tagged.
+        count, exposure: Recency-weighted sums, shape (A,).
+        full_exposure: Recency-weighted exposure without maturity.
+        cost_exposure: The same with the weights of the spend: what the weighted spend bought.
+        exposure_age: Recency-weighted exposure x age in days.
         credit_dispersion: Sum of squared credits over sum of credits, 1 for whole credits.
         squared: Sum of squared recency weights x credit.
         per_day: Exposures a day over the recent days.
@@ -44,13 +51,19 @@ class KindEvidence:
     kind: int
     rows: npt.NDArray[np.intp]
     unit: npt.NDArray[np.intp]
-    age: FloatArray
+    block: npt.NDArray[np.intp]
     weight: FloatArray
+    block_days: FloatArray
+    block_age: FloatArray
+    counts: FloatArray
+    exposures: FloatArray
+    untagged_counts: FloatArray | None
+    untagged_exposures: FloatArray | None
     count: FloatArray
     exposure: FloatArray
-    count_raw: FloatArray
-    exposure_raw: FloatArray
     full_exposure: FloatArray
+    cost_exposure: FloatArray
+    exposure_age: FloatArray
     credit_dispersion: FloatArray
     squared: FloatArray
     per_day: FloatArray
@@ -85,13 +98,14 @@ class Evidence:
     tagged_share: FloatArray
 
 
-def gather(outcomes: Outcomes, *, half_life_days: float | None, now_us: int | None) -> Evidence:
+def gather(outcomes: Outcomes, *, half_life_days: float | None, now_us: int | None, cost_half_life_days: float = 28.0) -> Evidence:
     """Return the evidence of the complete arms.
 
     Args:
         outcomes: As attribution gave them.
         half_life_days: Half-life of the recency weights, None for equal weights.
         now_us: Microseconds UTC, None to trust the watermark.
+        cost_half_life_days: Half-life of the weights of spend and of the exposure that it bought.
 
     Raises:
         InputError: A cohort lies in the future, or a number is negative or not finite.
@@ -111,16 +125,20 @@ def gather(outcomes: Outcomes, *, half_life_days: float | None, now_us: int | No
     ranked = unit_all >= 0
     np.minimum.at(first, unit_all[ranked], c.day[ranked].astype(np.float64))
     kinds: dict[str, KindEvidence] = {}
+    patterns = _patterns(outcomes.arms, complete[canonical])
+    oldest = float((marks[c.arm] - c.day).max(initial=1.0))
     for code, name in enumerate(TOUCH_KINDS):
         rows = _by_unit(np.flatnonzero((c.kind == code) & ranked), unit_all)
         if len(rows):
-            kinds[name] = _kind(outcomes, code, name, rows, unit_all[rows], n, watermark, first, half_life_days)
+            kinds[name] = _kind(
+                outcomes, code, name, rows, unit_all[rows], marks, watermark, first, half_life_days, cost_half_life_days, oldest, patterns
+            )
     s = outcomes.spend
     spend_unit = position[s.arm]
     rows = _by_unit(np.flatnonzero(spend_unit >= 0), spend_unit)
     unit, spend, day = spend_unit[rows], s.spend[rows], s.day[rows].astype(np.float64)
     np.minimum.at(first, unit, day)
-    weights = _recency(watermark[unit] - day, half_life_days)
+    weights = _recency(watermark[unit] - day, cost_half_life_days)
     return Evidence(
         arms=arms,
         canonical=canonical,
@@ -132,7 +150,7 @@ def gather(outcomes: Outcomes, *, half_life_days: float | None, now_us: int | No
         value=totals(unit_all[ranked], c.value[ranked], n),
         value_squared=totals(unit_all[ranked], c.value_squared[ranked], n),
         value_count=totals(unit_all[ranked], c.credit[ranked], n),
-        tagged_share=_tagged_share(outcomes, complete[canonical]),
+        tagged_share=_tagged_share(outcomes, complete[canonical], patterns),
     )
 
 
@@ -204,29 +222,62 @@ def _kind(
     name: str,
     rows: npt.NDArray[np.intp],
     unit: npt.NDArray[np.intp],
-    n: int,
+    marks: FloatArray,
     watermark: FloatArray,
     first: FloatArray,
     half_life_days: float | None,
+    cost_half_life_days: float,
+    oldest: float,
+    patterns: list[Pattern],
 ) -> KindEvidence:
+    n = len(watermark)
     c = outcomes.cohorts
     exposures, credit, day = c.exposures[rows], c.credit[rows], c.day[rows].astype(np.float64)
     mature = exposures * c.maturity[rows]
     age = watermark[unit] - day
     weight = _recency(age, half_life_days)
+    edges = _BLOCK_EDGES[oldest > _BLOCK_EDGES]
+    blocks = len(edges) + 1
+    block = blocks - 1 - np.searchsorted(edges, age, side="left")
+    cell = unit * blocks + block
+    untagged_counts: FloatArray | None = None
+    untagged_exposures: FloatArray | None = None
+    if patterns:
+        other = np.flatnonzero((c.kind == code) & ~outcomes.arms.complete[c.arm])
+        other_age = marks[c.arm[other]] - c.day[other]
+        other_block = blocks - 1 - np.searchsorted(edges, other_age, side="left")
+        discount = _recency(other_age, half_life_days)
+        untagged_counts, untagged_exposures = np.zeros((n, blocks)), np.zeros((n, blocks))
+        for pattern in patterns:
+            cells = pattern.cell_of_arm[c.arm[other]]
+            inside = np.flatnonzero(cells >= 0)
+            place, size = cells[inside] * blocks + other_block[inside], pattern.n_cells * blocks
+            at = other[inside]
+            credits = totals(place, discount[inside] * c.credit[at], size).reshape(-1, blocks)
+            seen = totals(place, discount[inside] * c.exposures[at] * c.maturity[at], size).reshape(-1, blocks)
+            untagged_counts += credits[pattern.cell_of_ranked]
+            untagged_exposures += seen[pattern.cell_of_ranked]
     raw = totals(unit, credit, n)
     squares = totals(unit, c.credit_squared[rows], n)
+    full = weight * exposures
+    ends = np.concatenate([edges, [max(oldest, float(edges[-1]) + 1.0) if len(edges) else oldest]])[::-1].astype(np.float64)
     return KindEvidence(
         kind=code,
         rows=rows,
         unit=unit,
-        age=age,
+        block=block,
         weight=weight,
+        block_days=-np.diff(np.append(ends, 0.0)),
+        block_age=ends,
+        counts=totals(cell, credit, n * blocks).reshape(n, blocks),
+        exposures=totals(cell, mature, n * blocks).reshape(n, blocks),
+        untagged_counts=untagged_counts,
+        untagged_exposures=untagged_exposures,
         count=totals(unit, weight * credit, n),
         exposure=totals(unit, weight * mature, n),
-        count_raw=raw,
-        exposure_raw=totals(unit, mature, n),
-        full_exposure=totals(unit, weight * exposures, n),
+        full_exposure=totals(unit, full, n),
+        cost_exposure=totals(unit, _recency(age, cost_half_life_days) * exposures, n),
+        exposure_age=totals(unit, full * age, n),
         credit_dispersion=np.where((raw > 0) & (squares > 0), squares / np.where(raw > 0, raw, 1.0), 1.0),
         squared=totals(unit, weight**2 * credit, n),
         per_day=_per_day(exposures, day, unit, watermark, first),
@@ -256,30 +307,55 @@ def _weekly(
     return np.asarray(7.0 * totals(unit, credit * recent, n) / mature_days)
 
 
-def _tagged_share(outcomes: Outcomes, ranked: npt.NDArray[np.intp]) -> FloatArray:
+@attrs.frozen(kw_only=True, eq=False)
+class Pattern:
+    """Incomplete arms with the same tags missing, joined to the complete arms that they could be.
+
+    Args:
+        n_cells: Number of distinct combinations of the known tags.
+        cell_of_ranked: Cell of each ranked arm, shape (A,).
+        cell_of_arm: Cell of each arm of the outcomes that has this pattern, -1 for the others.
+    """
+
+    n_cells: int
+    cell_of_ranked: npt.NDArray[np.intp]
+    cell_of_arm: npt.NDArray[np.intp]
+
+
+def _patterns(arms: Arms, ranked: npt.NDArray[np.intp]) -> list[Pattern]:
+    missing = ~arms.complete
+    if not missing.any():
+        return []
+    known = arms.codes >= 0
+    codes = arms.codes[ranked]
+    out = []
+    for pattern in np.unique(known[missing], axis=0):
+        at = np.flatnonzero(missing & (known == pattern).all(axis=1))
+        both = np.concatenate([codes[:, pattern], arms.codes[at][:, pattern]])
+        distinct, cell = np.unique(both, axis=0, return_inverse=True)
+        cell = cell.reshape(-1).astype(np.intp)
+        of_arm = np.full(len(arms), -1, dtype=np.intp)
+        of_arm[at] = cell[len(ranked) :]
+        out.append(Pattern(n_cells=max(len(distinct), 1), cell_of_ranked=cell[: len(ranked)], cell_of_arm=of_arm))
+    return out
+
+
+def _tagged_share(outcomes: Outcomes, ranked: npt.NDArray[np.intp], patterns: list[Pattern]) -> FloatArray:
     """Return, per ranked arm, the share of exposures that carry all tags among those that could be its own, shape (A,).
 
     Untagged exposures compatible with several arms are split in proportion to the arms' tagged ones.
     """
-    arms = outcomes.arms
-    missing = ~arms.complete
     share = np.ones(len(ranked))
-    if not missing.any():
+    if not patterns:
         return share
-    known = arms.codes >= 0
-    codes = arms.codes[ranked]
     for kind in (0, 1):
         exposures = outcomes.per_arm("exposures", kind)
-        own = exposures[ranked]
         ratio = np.zeros(len(ranked))
-        for pattern in np.unique(known[missing], axis=0):
-            at = np.flatnonzero(missing & (known == pattern).all(axis=1))
-            both = np.concatenate([codes[:, pattern], arms.codes[at][:, pattern]])
-            _, cell = np.unique(both, axis=0, return_inverse=True)
-            cell = cell.reshape(-1)
-            tagged = totals(cell[: len(ranked)], own, int(cell.max()) + 1)
-            untagged = totals(cell[len(ranked) :], exposures[at], int(cell.max()) + 1)
-            ratio += (untagged / np.where(tagged > 0, tagged, np.inf))[cell[: len(ranked)]]
+        for p in patterns:
+            tagged = totals(p.cell_of_ranked, exposures[ranked], p.n_cells)
+            at = np.flatnonzero(p.cell_of_arm >= 0)
+            untagged = totals(p.cell_of_arm[at], exposures[at], p.n_cells)
+            ratio += (untagged / np.where(tagged > 0, tagged, np.inf))[p.cell_of_ranked]
         share = np.minimum(share, 1.0 / (1.0 + ratio))
     return share
 

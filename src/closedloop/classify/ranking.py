@@ -1,4 +1,4 @@
-"""Order of arms, probability of being the best and expected loss, from joint posterior draws.
+"""Order of arms, rank intervals, probability of being the best and expected loss, from joint posterior draws.
 
 Law of this file: arrays in, arrays out; arms that cannot be the best are not drawn (probability 0), so cost stays linear in
 the number of arms.
@@ -14,7 +14,10 @@ import numpy.typing as npt
 
 from closedloop.records.interval import FloatArray
 
+Draw = Callable[[np.random.Generator, int, npt.NDArray[np.intp]], FloatArray]
+
 _CONTENDERS = 200
+_JOINT = 1000  # up to so many arms ranks are drawn jointly; beyond, each rank is that of the arm's quantile among all arms
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -22,59 +25,82 @@ class Ranking:
     """What the ranking found, per arm (A arms).
 
     Args:
-        order: Positions, best first.
-        p_better: Probability of being better than another arm drawn at random.
+        order: Positions, best first: by the probability of being the better of two arms, the other drawn at random.
+        rank, rank_low, rank_high: The arm's rank (1 is best), median and interval.
         p_best: Probability of being the best; sums to 1.
         expected_loss: Expected loss of choosing the arm, as a share of the best's return.
     """
 
     order: npt.NDArray[np.int64]
-    p_better: FloatArray
+    rank: FloatArray
+    rank_low: FloatArray
+    rank_high: FloatArray
     p_best: FloatArray
     expected_loss: FloatArray
 
 
-def rank_arms(
-    low: FloatArray,
-    middle: FloatArray,
-    high: FloatArray,
-    draw: Callable[[npt.NDArray[np.intp]], FloatArray],
-    comparable: npt.NDArray[np.bool_],
-) -> Ranking:
+def rank_arms(points: FloatArray, draw: Draw, comparable: npt.NDArray[np.bool_], *, level: float, seed: int, draws: int) -> Ranking:
     """Rank arms by the probability of being the better of two.
 
     Args:
-        low, middle, high: Quantiles 1/6, 1/2 and 5/6 of each arm's return, shape (A,): midpoints of three equal slices.
-        draw: Returns joint draws of the return, shape (D, M), for M positions.
-        comparable: False for arms whose return has no common unit with the others'; they come last.
-
-    Returns:
-        A `Ranking`; with no comparable arm all are equal.
+        points: Quantiles 1/6, 1/2 and 5/6 of each arm's return, shape (3, A): the middles of three equal slices.
+        draw: Returns joint draws of the return, shape (size, M), for M positions.
+        comparable: False for arms whose return has no common unit with the others'; they come last, with the whole range of ranks.
+        level: Level of the rank intervals.
+        seed: Seed of the draws.
+        draws: Joint draws of the contenders.
     """
-    n = len(middle)
+    n = points.shape[1]
     p_better, p_best, loss = np.zeros(n), np.zeros(n), np.ones(n)
+    rank, low, high = np.full(n, (n + 1) / 2.0), np.ones(n), np.full(n, float(n))
     at = np.flatnonzero(comparable)
+    tail = (1.0 - level) / 2.0
     if len(at):
-        points = np.stack([low[at], middle[at], high[at]])
-        pool = np.sort(points, axis=None)
+        mine = points[:, at]
+        pool = np.sort(mine, axis=None)
         # Ties count half, so equal arms get one half each.
-        place = np.searchsorted(pool, points, side="left") + np.searchsorted(pool, points, side="right")
-        p_better[at] = place.mean(axis=0) / (2.0 * len(pool))
-        contenders = at[np.sort(np.lexsort((at, -high[at]))[:_CONTENDERS])]
-        draws = draw(contenders)
-        best = draws.max(axis=1)
-        winners = np.bincount(draws.argmax(axis=1), minlength=len(contenders))
-        p_best[contenders] = winners / len(draws)
-        typical = float(best.mean())
-        mean = np.asarray(draws.mean(axis=0))
+        place = (np.searchsorted(pool, mine, side="left") + np.searchsorted(pool, mine, side="right")) / (2.0 * len(pool))
+        p_better[at] = place.mean(axis=0)
+        contenders = at[np.sort(np.lexsort((at, -mine[2]))[:_CONTENDERS])]
+        drawn = draw(np.random.default_rng([seed, 1]), draws, contenders)
+        winners = np.bincount(drawn.argmax(axis=1), minlength=len(contenders))
+        p_best[contenders] = winners / len(drawn)
+        typical = float(drawn.max(axis=1).mean())
         if typical > 0:
-            loss[at] = np.clip(1.0 - middle[at] / typical, 0.0, 1.0)
-            loss[contenders] = np.clip((typical - mean) / typical, 0.0, 1.0)
+            loss[at] = np.clip(1.0 - mine.mean(axis=0) / typical, 0.0, 1.0)
+            loss[contenders] = np.clip(1.0 - drawn.mean(axis=0) / typical, 0.0, 1.0)
         else:
             loss[at] = 0.0
+        if len(at) <= _JOINT:
+            joint = draw(np.random.default_rng([seed, 2]), 1000, at)
+            ranks = len(at) - np.argsort(np.argsort(joint, axis=1), axis=1)
+            low[at], rank[at], high[at] = np.quantile(ranks, [tail, 0.5, 1.0 - tail], axis=0, method="inverted_cdf")
+            p_better[at] = 1.0 - (ranks.mean(axis=0) - 1.0) / max(len(at) - 1, 1)
+        else:
+            rank[at], low[at], high[at] = _ranks_of_quantiles(mine, pool, tail)
     else:
         p_best[:] = 1.0 / n if n else 0.0
         loss[:] = 0.0
-    # Middle, then position, settle ties of probability.
-    order = np.lexsort((np.arange(n), -middle, -p_better, ~comparable))
-    return Ranking(order=order.astype(np.int64), p_better=p_better, p_best=p_best, expected_loss=loss)
+    # The middle of the return, then position, settle ties.
+    order = np.lexsort((np.arange(n), -points[1], -p_better, ~comparable))
+    return Ranking(order=order.astype(np.int64), rank=rank, rank_low=low, rank_high=high, p_best=p_best, expected_loss=loss)
+
+
+def _ranks_of_quantiles(points: FloatArray, pool: FloatArray, tail: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return rank, best and worst rank of each arm: the rank of its return's quantiles among the returns of all arms.
+
+    With more than a thousand arms the others' returns are as good as known in distribution. The tails are carried out from the
+    slices on the log scale, where returns are about normal.
+    """
+    from scipy import special
+
+    log = np.log(np.maximum(points, 1e-300))
+    sd = np.maximum(log[2] - log[0], 1e-12) / (2 * 0.9674215661017014)
+    reach = -special.ndtri(tail) * sd
+    n = points.shape[1]
+
+    def rank(value: FloatArray) -> FloatArray:
+        return np.asarray(np.clip(np.round(1.0 + n * (1.0 - np.searchsorted(pool, value) / len(pool))), 1.0, float(n)))
+
+    middle = rank(points[1])
+    return middle, np.minimum(rank(np.exp(log[1] + reach)), middle), np.maximum(rank(np.exp(log[1] - reach)), middle)

@@ -96,6 +96,7 @@ class Signals:
         classifier: Name and version of what made it.
         outcomes: The evidence itself.
         now_us: When it was made, microseconds UTC.
+        rank_interval: Rank of each arm (1 is best), None where the classifier gives none.
     """
 
     window: AttributionWindow
@@ -120,6 +121,7 @@ class Signals:
     classifier: str
     outcomes: Outcomes
     now_us: int
+    rank_interval: Intervals | None = None
 
     def __len__(self) -> int:
         return len(self.arms)

@@ -74,7 +74,7 @@ def mixture_quantile(level: float | FloatArray, shape: FloatArray, rate: FloatAr
 
     A single component is inverted exactly; a mixture starts at the Gamma with its first two moments and takes safeguarded
     Newton steps on the probit scale in ``log x``, where a Gamma distribution function is almost a straight line. Components
-    that do not matter for an arm (weight under 1e-12) are not evaluated for it.
+    that do not matter for an arm (weight under 1e-10) are not evaluated for it.
 
     Args:
         level: Probability in (0, 1), one or shape (A,).
@@ -101,7 +101,7 @@ def mixture_quantile(level: float | FloatArray, shape: FloatArray, rate: FloatAr
     for _ in range(100):
         cdf, slope = np.zeros(len(todo)), np.zeros(len(todo))
         for r in range(components):
-            used = weight[todo, r] > 1e-12
+            used = weight[todo, r] > 1e-10
             at = todo[used]
             s, w = shape[at, r], weight[at, r]
             scaled = rate[at, r] * np.exp(u[at])
@@ -195,7 +195,7 @@ def _thinned(count: FloatArray, exposure: FloatArray, group: IntArray, limit: in
     return np.asarray(order[keep], dtype=np.intp)
 
 
-def fit_group_priors(count: FloatArray, exposure: FloatArray, group: IntArray, n_groups: int, *, nodes: int = 4) -> GroupPriors:
+def fit_group_priors(count: FloatArray, exposure: FloatArray, group: IntArray, n_groups: int, *, nodes: int = 3) -> GroupPriors:
     """Return the posterior of each group's prior from the marginal likelihood of its units, with a second level over groups.
 
     ``log mu`` of the groups is Normal around their common centre; the relative spread ``1 / sqrt(k)`` has a half-Cauchy
