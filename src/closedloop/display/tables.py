@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
+import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 
 _CELL = 60  # longest cell shown; names can be hostile
+_PROSE = 300  # longest explanation shown
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -43,32 +46,37 @@ def _numeric(column: Sequence[object]) -> bool:
     return all(isinstance(v, int | float) and not isinstance(v, bool) for v in column if v is not None)
 
 
-def _rows(columns: Mapping[str, Sequence[object]], limit: int) -> tuple[list[str], list[list[str]], list[bool], int]:
+def _rows(columns: Mapping[str, Sequence[object]], limit: int, wrap: Sequence[str]) -> tuple[list[str], list[list[str]], list[bool], int]:
     names = list(columns)
     total = len(next(iter(columns.values()))) if columns else 0
     shown = min(total, limit)
-    cells = [[plain(columns[name][i]) for name in names] for i in range(shown)]
+    cells = [[plain(columns[name][i], _PROSE if name in wrap else _CELL) for name in names] for i in range(shown)]
     numeric = [_numeric(columns[name][:shown]) for name in names]
     return names, cells, numeric, total - shown
 
 
-def text_table(columns: Mapping[str, Sequence[object]], *, title: str = "", limit: int = 30) -> str:
-    """Return columns as an aligned plain-text table, at most ``limit`` rows.
+def text_table(columns: Mapping[str, Sequence[object]], *, title: str = "", limit: int = 30, wrap: Sequence[str] = ()) -> str:
+    """Return columns as an aligned plain-text table, at most ``limit`` rows; the columns in ``wrap`` run on over several lines.
 
     >>> print(text_table({"arm": ["a", "b"], "rate": [0.5, 12.0]}))
     arm  rate
     a     0.5
     b      12
     """
-    names, cells, numeric, hidden = _rows(columns, limit)
-    widths = [max(len(name), *(len(row[j]) for row in cells)) if cells else len(name) for j, name in enumerate(names)]
+    names, cells, numeric, hidden = _rows(columns, limit, wrap)
+    folded = [
+        [textwrap.wrap(cell, _CELL) or [""] if name in wrap else [cell] for name, cell in zip(names, row, strict=True)] for row in cells
+    ]
+    widths = [max(len(name), *(len(part) for row in folded for part in row[j])) if cells else len(name) for j, name in enumerate(names)]
 
     def line(row: Sequence[str]) -> str:
         parts = [cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(row, widths, numeric, strict=True)]
         return "  ".join(parts).rstrip()
 
     lines = [title] if title else []
-    lines += [line(names), *(line(row) for row in cells)]
+    lines.append(line(names))
+    for row in folded:
+        lines += [line(parts) for parts in itertools.zip_longest(*row, fillvalue="")]
     if hidden:
         lines.append(f"... and {hidden:,} more")
     return "\n".join(lines)
@@ -79,13 +87,15 @@ _TH = "border-bottom:1px solid currentColor;padding:0.25em 0.8em;font-weight:600
 _TD = "padding:0.2em 0.8em;text-align:{align}"
 
 
-def html_table(columns: Mapping[str, Sequence[object]], *, title: str = "", limit: int = 60) -> str:
+def html_table(columns: Mapping[str, Sequence[object]], *, title: str = "", limit: int = 60, wrap: Sequence[str] = ()) -> str:
     """Return columns as one escaped HTML table without script; colours are inherited, so it reads in dark and light.
+
+    Cells of the columns in ``wrap`` may be long.
 
     >>> "<script>" in html_table({"<script>": ["<img src=x>"]})
     False
     """
-    names, cells, numeric, hidden = _rows(columns, limit)
+    names, cells, numeric, hidden = _rows(columns, limit, wrap)
     align = ["right" if right else "left" for right in numeric]
     head = "".join(f'<th style="{_TH.format(align=a)}">{html.escape(n)}</th>' for n, a in zip(names, align, strict=True))
     body = "".join(

@@ -89,7 +89,7 @@ class HealthReport:
         )
 
     def __repr__(self) -> str:
-        return text_table(self.to_columns(), title=f"Health: {self.advice} - {self.because}")
+        return text_table(self.to_columns(), title=f"Health: {self.advice} - {self.because}", wrap=("evidence", "mend"))
 
     def _repr_html_(self) -> str:
-        return html_table(self.to_columns(), title=f"Health: {self.advice} - {self.because}")
+        return html_table(self.to_columns(), title=f"Health: {self.advice} - {self.because}", wrap=("evidence", "mend"))
