@@ -300,3 +300,44 @@ def test_value_is_what_counts_where_it_is_given(signals_of):
     plan = BudgetDecider().decide(signals_of([30, 10], [100, 100], value=[1.0, 100.0]))
     assert next(d for d in plan.decisions if d.arm[1] == "c01").after.units == 120
     assert plan.unit == "EUR"
+
+
+def test_explain_says_every_decision_with_its_numbers(signals_of):
+    """Each move and hold by name, with before, after, interval, triggers, what lifts it, alternatives, seed, version and data."""
+    plan = BudgetDecider(seed=11).decide(signals_of([10, 30, 3], [100, 100, 100]))
+    text = plan.explain()
+    for d in plan.decisions:
+        assert f"{d.before!r} -> {d.after!r}" in text
+        assert repr(d.gain) in text
+    for h in plan.holds:
+        assert h.explanation in text
+        assert h.lift in text
+    for needed in (
+        "change nothing",
+        "equal split",
+        "seed: 11",
+        "version: ",
+        "google until ",
+        "made by hand",
+        "max step 0.2",
+        "conversions missing 29",
+    ):
+        assert needed in text, needed
+
+
+def test_alternatives_come_from_the_same_draws(signals_of):
+    """The plan is at least as good as the alternatives that respect its holds, and the one without holds is better."""
+    plan = BudgetDecider(draws=4000).decide(signals_of([10, 30, 60], [100, 100, 100], tagged_share=[1, 1, 0]))
+    gains = {a["name"]: a["gain"][1] for a in plan.provenance["alternatives"]}
+    assert gains["the same without holds"] > plan.gain.estimate > gains["towards an equal split"] == 0.0
+
+
+def test_plot(signals_of):
+    """A picture of budgets before and after, with the gains beside."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    plan = BudgetDecider().decide(signals_of([10, 30, 3], [100, 100, 0]))
+    axes = plan.plot()
+    assert len(axes.figure.axes) == 2
+    pyplot.close(axes.figure)
+    empty = BudgetDecider().decide(signals_of([], [])).plot()
+    pyplot.close(empty.figure)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any, Literal
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 
 from closedloop.decide.allocate import Allocation, allocate, can_meet, keep_few, worth
+from closedloop.decide.curves import learn
 from closedloop.decide.evidence import Draws, draw, helps, summary
 from closedloop.decide.holds import Why, find_holds
 from closedloop.decide.identity import decision_id, digest_of, plan_id, provenance_of
@@ -67,6 +70,8 @@ class BudgetDecider:
         draws: Joint posterior draws, at least 100.
         seed: Seed of the draws when `decide` gets no generator.
         prior: Prior of the response curves.
+        response: ``fitted`` learns the curves from daily spend and clicks (conversions where no clicks are reported); ``prior`` does not.
+        observed_weight: Weight in (0, 1] of past spend as evidence of the curve: under 1, because it was not randomised.
         window: When given, signals made under another window are held, not used.
 
     References:
@@ -82,18 +87,26 @@ class BudgetDecider:
         draws: int = 2000,
         seed: int = 0,
         prior: ResponsePrior | None = None,
+        response: Literal["fitted", "prior"] = "fitted",
+        observed_weight: float = 0.5,
         window: AttributionWindow | None = None,
     ) -> None:
         if not 0.0 < level < 1.0:
             raise ConfigurationError("a level lies between 0 and 1", "level", level, "use 0.9 for a 90 % interval")
         if draws < 100:
             raise ConfigurationError("intervals need at least 100 draws", "draws", draws)
+        if response not in ("fitted", "prior"):
+            raise ConfigurationError("no such response", "response", response, None, ("fitted", "prior"))
+        if not 0.0 < observed_weight <= 1.0:
+            raise ConfigurationError("a weight lies in (0, 1]", "observed_weight", observed_weight)
         self.constraints = Constraints() if constraints is None else constraints
         self.targets = dict(targets or {})
         self.level = level
         self.draws = draws
         self.seed = seed
         self.prior = ResponsePrior() if prior is None else prior
+        self.response = response
+        self.observed_weight = observed_weight
         self.window = window
 
     def __repr__(self) -> str:
@@ -176,8 +189,10 @@ class BudgetDecider:
         step = step_micros(self.constraints, currency)
         limits = find_limits(self.constraints, signals.arms, budgets, known, spend < _DELIVERS * budgets / MICROS, step)
         check_total(limits, self.constraints, known)
-        at = np.where(spend > 0.0, spend, 1.0) * MICROS / step
-        response = Response.from_prior(self.prior, at)
+        at = np.where(spend > 0.0, spend, 1.0)
+        fitted = self.response == "fitted" and len(signals) > 0
+        response = learn(signals, at, self.prior, self.observed_weight) if fitted else Response.from_prior(self.prior, at)
+        response = attrs.evolve(response, at=at * MICROS / step)  # everything from here on is counted in steps
         conversions = np.zeros(len(signals))
         for kind, posterior in signals.posteriors.items():
             conversions += posterior.mean * signals.exposures_per_day[kind]
@@ -284,7 +299,7 @@ class BudgetDecider:
         missed = joint.gain(position[still_known], p.limits.now[still_known], ideal[still_known])
         best = dict(zip(still_known.tolist(), missed.T, strict=True))
         holds = tuple(self._hold(p, i, found[i], best.get(i), float(ideal[i])) for i in still.tolist())
-        provenance = provenance_of(p, self, digest, allocation)
+        provenance = provenance_of(p, self, digest, allocation) | {"alternatives": self._alternatives(p, joint, ideal)}
         return Plan(
             plan_id=plan_id(digest),
             made_at=made_at,
@@ -298,6 +313,18 @@ class BudgetDecider:
             unit=p.unit,
             provenance=provenance,
         )
+
+    def _alternatives(self, p: Problem, joint: Draws, ideal: FloatArray) -> list[dict[str, Any]]:
+        """Return what other budgets would bring by the same draws: no change, nothing held, an equal split as far as limits allow."""
+        index = np.flatnonzero(p.known)
+        now = p.limits.now[index]
+        equal = np.clip(now.mean() if len(index) else 0.0, p.limits.low[index], p.limits.high[index])
+        found = [{"name": "change nothing", "gain": [0.0, 0.0, 0.0], "p_gain": 0.0}]
+        for name, after in (("the same without holds", ideal[index]), ("towards an equal split", equal)):
+            moved = np.flatnonzero(after != now)
+            gain, chance, _ = summary(joint.gain(moved, now[moved], after[moved]).sum(axis=1, dtype=float), self.level)
+            found.append({"name": name, "gain": [gain.low, gain.estimate, gain.high], "p_gain": chance})
+        return found
 
     def _decision(self, p: Problem, digest: str, allocation: Allocation, i: int, gain: Interval, chance: float) -> Decision:
         arm, signals, money = p.signals.arms[i], p.signals, MICROS / p.limits.step

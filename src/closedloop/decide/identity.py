@@ -70,6 +70,7 @@ def digest_of(
         "draws": decider.draws,
         "level": decider.level,
         "prior": plain(decider.prior),
+        "response": [decider.response, decider.observed_weight],
         "now": now_us,
         "horizon": horizon,
         "window": str(signals.window),
@@ -93,6 +94,8 @@ def digest_of(
     for kind in sorted(signals.posteriors):
         posterior = signals.posteriors[kind]
         arrays += [posterior.shape, posterior.rate, posterior.weight, signals.exposures_per_day[kind]]
+    response = problem.response
+    arrays += [response.shape, response.location, response.scale, response.common]
     for array in arrays:
         whole.update(np.ascontiguousarray(array).tobytes())
     return whole.hexdigest()

@@ -266,6 +266,12 @@ class Plan:
             ax=ax,
         )
 
+    def explain(self) -> str:
+        """Return the plan in plain words: each decision and hold with its numbers, what else was considered, and where it comes from."""
+        from closedloop.records.explanation import explain
+
+        return explain(self)
+
     def _table(self) -> dict[str, list[Any]]:
         acts: list[Decision | Hold] = [*self.decisions, *self.holds]
         return {
@@ -284,10 +290,10 @@ class Plan:
         )
 
     def __repr__(self) -> str:
-        return text_table(self._table(), title=self._title())
+        return text_table(self._table(), title=self._title(), wrap=("why",))
 
     def _repr_html_(self) -> str:
-        return html_table(self._table(), title=self._title())
+        return html_table(self._table(), title=self._title(), wrap=("why",))
 
 
 def _name(arm: Arm) -> str:

@@ -128,7 +128,7 @@ class Response:
         """Return ``sum_k level_k curve(s; theta_k)`` (both of shape (A, K)) as shifted powers."""
         at = self.at[:, None]
         code = self.shape[:, None]
-        beta = _beta(theta)
+        beta = beta_of(theta)
         h = at * np.exp(np.where(code == POWER, 0.0, theta))
         x0 = at / h
         # d/ds of each relative curve, written as a (s + h)^-p.
@@ -147,9 +147,9 @@ class Response:
         x = s / self.at
         if not (self.shape != POWER).any():
             with np.errstate(divide="ignore"):
-                return np.asarray(np.exp(_beta(theta) * np.log(x)))
+                return np.asarray(np.exp(beta_of(theta) * np.log(x)))
         with np.errstate(divide="ignore"):
-            power = np.exp(_beta(theta) * np.log(x))
+            power = np.exp(beta_of(theta) * np.log(x))
         h = np.exp(np.where(self.shape == POWER, 0.0, theta))
         log = np.log1p(x / h) / np.log1p(1.0 / h)
         hill = x * (1.0 + h) / (x + h)
@@ -160,9 +160,10 @@ class Response:
         t = self.location if theta is None else theta
         h = np.exp(np.where(self.shape == POWER, 0.0, t))
         return np.asarray(
-            np.where(self.shape == POWER, _beta(t), np.where(self.shape == LOG, 1.0 / ((1.0 + h) * np.log1p(1.0 / h)), h / (1.0 + h)))
+            np.where(self.shape == POWER, beta_of(t), np.where(self.shape == LOG, 1.0 / ((1.0 + h) * np.log1p(1.0 / h)), h / (1.0 + h)))
         )
 
 
-def _beta(theta: FloatArray) -> FloatArray:
+def beta_of(theta: FloatArray) -> FloatArray:
+    """Return the exponent of the power law, kept a little away from 0 and 1."""
     return np.asarray(np.clip(expit(theta), _EDGE, 1.0 - _EDGE))

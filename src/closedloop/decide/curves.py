@@ -1,0 +1,89 @@
+"""The response curve of every arm, from the daily cohorts and spend in its signals.
+
+Law of this file: two stages where clicks are reported (spend -> clicks here, clicks -> conversions in the classification's posterior), one
+stage on credited conversions elsewhere. Arms that neither informs keep the prior.
+
+References:
+    STATISTICS.md section 5.
+"""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from closedloop.records.moments import US_PER_DAY
+from closedloop.records.outcomes import Outcomes
+from closedloop.records.signal import Signals
+from closedloop.stats.response import Response, ResponsePrior
+from closedloop.stats.response_fit import DailyCounts, choose_response
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_DAYS = 180  # older days say little of today's curve
+
+
+def learn(signals: Signals, at: FloatArray, prior: ResponsePrior, observed_weight: float) -> Response:
+    """Return the posterior curves of the arms of the signals.
+
+    Args:
+        signals: With the outcomes they were made from.
+        at: Reference spend a day, above zero, shape (A,).
+        prior: Prior of the curves.
+        observed_weight: Weight of spend that was not randomised, in (0, 1].
+    """
+    position = _positions(signals)
+    clicks, conversions = daily_counts(signals.outcomes, position)
+    today = max(signals.outcomes.watermark.values(), default=signals.now_us) // US_PER_DAY
+    with_clicks = np.bincount(clicks.arm, weights=clicks.count, minlength=len(at)) > 0.0
+    response = Response.from_prior(prior, at)
+    for data, mine in ((clicks, with_clicks), (conversions, ~with_clicks)):
+        rows = mine[data.arm] & (data.day < today) & (data.day >= today - _DAYS)  # today is not over: its spend and clicks are a part
+        if rows.any():
+            part = DailyCounts(**{f.name: getattr(data, f.name)[rows] for f in attrs.fields(DailyCounts)})
+            found = choose_response(part, at, prior, today=int(today), observed_weight=observed_weight).response
+            response = _where(mine, found, response)
+    return response
+
+
+def _where(mine: npt.NDArray[np.bool_], one: Response, other: Response) -> Response:
+    return Response(**{f.name: np.where(mine, getattr(one, f.name), getattr(other, f.name)) for f in attrs.fields(Response)})
+
+
+def _positions(signals: Signals) -> IntArray:
+    """Return the position in the signals of each arm of the outcomes, -1 where it is not ranked."""
+    arms = signals.outcomes.arms
+    position = np.full(len(arms), -1, dtype=np.int64)
+    where = {arm: i for i, arm in enumerate(signals.arms)}
+    for i, arm in enumerate(arms):
+        position[i] = where.get(arm, -1)
+    return position
+
+
+def daily_counts(outcomes: Outcomes, position: IntArray) -> tuple[DailyCounts, DailyCounts]:
+    """Return clicks, and credited conversions of all touch kinds, by arm and day with spend.
+
+    Args:
+        outcomes: Cohorts and spend.
+        position: Where each of its arms goes, -1 to leave it out.
+    """
+    cohorts, spend = outcomes.cohorts, outcomes.spend
+    keep = position[spend.arm] >= 0
+    arm, day, amount = spend.arm[keep].astype(np.int64), spend.day[keep].astype(np.int64), spend.spend[keep]
+    key = arm * (1 << 32) + day  # sorted, as the rows of spend are
+    place = np.searchsorted(key, cohorts.arm.astype(np.int64) * (1 << 32) + cohorts.day)
+    place = np.minimum(place, max(len(key) - 1, 0))
+    found = (key[place] == cohorts.arm.astype(np.int64) * (1 << 32) + cohorts.day) if len(key) else np.zeros(len(cohorts), dtype=bool)
+
+    def total(values: FloatArray, rows: npt.NDArray[np.bool_]) -> FloatArray:
+        return np.bincount(place[rows], weights=values[rows], minlength=len(key)).astype(np.float64)
+
+    clicked = found & (cohorts.kind == 0)
+    exposures = total(cohorts.exposures, found)
+    mature = total(cohorts.exposures * cohorts.maturity, found) / np.maximum(exposures, 1e-300)
+    here = position[arm]
+    clicks = DailyCounts(arm=here, day=day, spend=amount, count=total(cohorts.exposures, clicked), maturity=np.ones(len(key)))
+    credit = np.maximum(total(cohorts.credit, found), 0.0)
+    return clicks, DailyCounts(arm=here, day=day, spend=amount, count=credit, maturity=mature)
