@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +29,8 @@ from closedloop.interfaces import AttributionFeedback, Classifier, Decider, Exec
 from closedloop.ledger import MemoryLedger, SqliteLedger, decode, encode
 from closedloop.loop.cycle import CycleReport, Mode
 from closedloop.loop.holds import hold_all, hold_unreadable
-from closedloop.records.action import Entry, Receipts
+from closedloop.loop.recording import approval_entry, cycle_entry, identity_entry, mode_entry, plan_entry
+from closedloop.records.action import Receipts
 from closedloop.records.arms import Arm
 from closedloop.records.decision import Constraints, Plan, Target
 from closedloop.records.feedback import HealthReport
@@ -41,6 +42,7 @@ from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow
 
 _STATE = "attribution"
+_HEALTH_SPAN = timedelta(days=7)
 RoomHook = Callable[[str, float, Any], None]
 
 
@@ -108,11 +110,13 @@ class ClosedLoop:
         self.horizon = horizon
         self.platforms = dict(platforms or {})
         self.targets = dict(targets) if targets is not None else None
-        self.thresholds = thresholds or Thresholds()
         self.ingestor = ingestor or TableIngestor(tags=tags)
         self.attribution = attribution or WindowedAttribution(window, tags=tags, conversion_type=conversion_type)
         self.classifier = classifier or BayesClassifier(window, seed=seed)
         self.decider = decider or BudgetDecider(constraints or Constraints(), targets=targets, seed=seed)
+        limits = getattr(self.decider, "constraints", None) or Constraints()
+        by_volume = getattr(limits, "gate", "volume") == "volume"
+        self.thresholds = thresholds or Thresholds(minimum_volume=limits.minimum_volume if by_volume else 0.0)
         self._hook = hook
         self._check_windows(executor)
         if ledger is None or isinstance(ledger, str | Path):
@@ -152,9 +156,6 @@ class ClosedLoop:
                 raise error(
                     f"this ledger was made for another {what}: {found}", field, mine[field], "open it with that, or start a new ledger"
                 )
-
-    def _identity(self, now: datetime) -> Entry:
-        return Entry(kind="identity", subject="loop", at=now, body=self._mine, key="identity")
 
     def __enter__(self) -> Self:
         return self
@@ -199,30 +200,33 @@ class ClosedLoop:
         with self._room("ingest", timings) as out:
             out.append(rows if isinstance(rows, Ingested) else self.ingestor.ingest(rows))
             ingested: Ingested = out[0]
+        recent = self.receipts(since=now - _HEALTH_SPAN)
         saved = self.ledger.state(_STATE)
         with self._room("attribute", timings) as out:
             state = None if saved is None else self.attribution.load(saved)
-            out.append(self.attribution.attribute(ingested.batch, self.executor.receipts().rows, state=state, now=now))
+            out.append(self.attribution.attribute(ingested.batch, recent.rows, state=state, now=now))
             outcomes = out[0]
         with self._room("classify", timings) as out:
             out.append(self.classifier.classify(outcomes, now=now))
             signals: Signals = out[0]
         with self._room("health", timings) as out:
-            out.append(self._assess(ingested, signals, now))
+            out.append(self._assess(ingested, signals, recent, now))
             health: HealthReport = out[0]
         with self._room("decide", timings) as out:
             plan, note = self._plan(cycle, signals, health, now)
             out.append(plan)
         receipts = Receipts()
-        plan_entry = self._plan_entry(cycle, plan, now)
+        recorded = plan_entry(cycle, plan, self.mode, now)
         if self.mode == "auto" and plan.decisions:
             with self._room("execute", timings) as out:
-                self.ledger.append([plan_entry])  # recorded before sent
+                self.ledger.append([recorded])  # recorded before sent
                 self._let_send()
                 out.append(self.executor.execute(plan, now=now))
                 receipts = out[0]
 
-        self._finish(cycle, plan_entry, outcomes.state.to_bytes(), ingested, health, now)
+        entries = [identity_entry(self._mine, now)] if cycle == 1 else []
+        entries += [recorded, cycle_entry(cycle, plan, self.mode, ingested, health, now)]
+        self.ledger.append(entries, states={_STATE: outcomes.state.to_bytes()})
         return CycleReport(
             cycle=cycle,
             now=now,
@@ -254,7 +258,7 @@ class ClosedLoop:
         if self._hook is not None:
             self._hook(room, seconds, result[0] if result else None)
 
-    def _assess(self, ingested: Ingested, signals: Signals, now: datetime) -> HealthReport:
+    def _assess(self, ingested: Ingested, signals: Signals, recent: Receipts, now: datetime) -> HealthReport:
         windows = {"loop": self.window, "attribution": self.attribution.window, "classifier": self.classifier.window}
         for name, platform in self.platforms.items():
             reporting = getattr(platform, "reporting_window", None)
@@ -264,7 +268,7 @@ class ClosedLoop:
             windows=windows,
             ingested=ingested,
             signals=signals,
-            receipts=self.executor.receipts(),
+            receipts=recent,
             now=now,
             thresholds=self.thresholds,
         )
@@ -316,33 +320,6 @@ class ClosedLoop:
                 budgets[arm] = found.budget
         return budgets, unreadable
 
-    # ---------------------------------------------------------------- recording
-
-    def _plan_entry(self, cycle: int, plan: Plan, now: datetime) -> Entry:
-        return Entry(
-            kind="plan",
-            subject=f"cycle {cycle}",
-            at=now,
-            body={"plan": encode(plan), "plan_id": plan.plan_id, "cycle": cycle, "mode": self.mode},
-            key=f"plan:{cycle}",
-            is_open=self.mode == "approve" and bool(plan.decisions),
-        )
-
-    def _finish(self, cycle: int, plan: Entry, state: bytes, ingested: Ingested, health: HealthReport, now: datetime) -> None:
-        body = {
-            "cycle": cycle,
-            "plan_id": plan.body["plan_id"],
-            "mode": self.mode,
-            "rows": ingested.n_rows,
-            "accepted": ingested.n_accepted,
-            "quarantined": len(ingested.quarantine),
-            "advice": health.advice,
-            "because": health.because,
-        }
-        entries = [self._identity(now)] if cycle == 1 else []
-        entries += [plan, Entry(kind="cycle", subject="loop", at=now, body=body, key=f"cycle:{cycle}")]
-        self.ledger.append(entries, states={_STATE: state})
-
     # ---------------------------------------------------------------- control by people
 
     @property
@@ -354,8 +331,7 @@ class ClosedLoop:
 
     def _set_paused(self, paused: bool, reason: str, by: str, now: datetime) -> None:
         number = sum(1 for _ in self.ledger.entries(kind="mode", subject="loop")) + 1
-        body = {"paused": paused, "reason": reason, "by": by}
-        self.ledger.append([Entry(kind="mode", subject="loop", at=now, body=body, key=f"mode:{number}")])
+        self.ledger.append([mode_entry(number, paused=paused, reason=reason, by=by, now=now)])
 
     def pause(self, reason: str, *, by: str, now: datetime) -> None:
         """Send nothing more and hold every arm, and record who said so and why; learning and looking go on."""
@@ -378,19 +354,17 @@ class ClosedLoop:
         for found in self.ledger.newest("plan", only_open=True):
             entry = found.entry
             if entry.body["plan_id"] == plan_id:
-                approved = Entry(kind="approval", subject=plan_id, at=now, body={"by": by}, key=f"approval:{plan_id}")
                 closed = attrs.evolve(entry, at=now, key=f"{entry.key}:approved", is_open=False)
-                self.ledger.append([approved, closed])
+                self.ledger.append([approval_entry(plan_id, by, now), closed])
                 self._let_send()
                 return self.executor.execute(decode(entry.body["plan"]), now=now)
         waiting = tuple(p.plan_id for p in self.awaiting_approval())
         raise ConfigurationError("no such plan waits for approval", "plan_id", plan_id, None, waiting)
 
-    def receipts(self) -> Receipts:
-        """Return the receipt of every decision ever recorded, oldest first."""
-        ids = [d.decision_id for r in self.ledger.entries(kind="plan") for d in decode(r.entry.body["plan"]).decisions]
-        known = {r.entry.subject: decode(r.entry.body["action"]).receipt for r in self.ledger.newest("action")}
-        return Receipts.of([known[i] for i in ids if i in known])
+    def receipts(self, *, since: datetime | None = None) -> Receipts:
+        """Return the receipts of every plan made since a time (by default of all plans), oldest first."""
+        plans = [r.entry.body["plan_id"] for r in self.ledger.entries(kind="plan", since=since)]
+        return Receipts.of([receipt for plan_id in dict.fromkeys(plans) for receipt in self.executor.receipts(plan_id)])
 
     def tick(self, now: datetime) -> datetime | None:
         """Let the executor do what is due; return when to call again, None when nothing is open.
