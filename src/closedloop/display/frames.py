@@ -26,5 +26,5 @@ def frame(columns: Mapping[str, Sequence[Any] | Any], library: FrameLibrary = "p
             import polars
         except ImportError as error:
             raise MissingExtraError("polars is not installed", "library", library, "pip install 'closedloop[polars]'") from error
-        return polars.DataFrame(dict(columns))
+        return polars.DataFrame(dict(columns), strict=False)  # a column of 1 and 0.95 is a column of numbers
     raise ConfigurationError("unknown frame library", "library", library, None, ("pandas", "polars"))
