@@ -91,23 +91,25 @@ class Dispatcher:
         self._failures: dict[str, int] = {}  # in a row, by platform: an unreachable platform is not asked by every action
         self._down_until: dict[str, int] = {}
         self._looks: dict[str, int] = {}
+        self._limits = {name: platform.limits for name, platform in platforms.items() if isinstance(platform, LimitsRequests)}
+        self._costs = {name: platform.costs for name, platform in platforms.items() if isinstance(platform, WeighsRequests)}
 
     # ---------------------------------------------------------------- quotas
 
     def limits(self, target: Target) -> Sequence[tuple[str, float, float]]:
         """Return the quotas that requests to a target count against."""
-        platform = self.platforms.get(target.platform)
-        return platform.limits(target) if isinstance(platform, LimitsRequests) else ()
+        limits = self._limits.get(target.platform)
+        return () if limits is None else limits(target)
 
     def costs(self, change: Change | None, target: Target) -> Costs:
         """Return the units by scope of a change, or of a read for None."""
-        platform = self.platforms.get(target.platform)
-        if isinstance(platform, WeighsRequests):
-            return platform.costs(change, target)
-        if isinstance(platform, LimitsRequests):
-            cost = platform.cost(change)
-            return {scope: cost for scope, _, _ in platform.limits(target)}
-        return {}
+        weigh, limits = self._costs.get(target.platform), self._limits.get(target.platform)
+        if weigh is not None:
+            return weigh(change, target)
+        if limits is None:
+            return {}
+        cost = self.platforms[target.platform].cost(change)
+        return {scope: cost for scope, _, _ in limits(target)}
 
     def whole_cost(self, change: Change) -> tuple[Costs, Costs]:
         """Return what a change needs by scope (the look before and the change itself), and what its confirmation needs."""
@@ -194,9 +196,9 @@ class Dispatcher:
         self._may_retry(action, at)
 
     def _may_retry(self, action: Action, at: datetime) -> None:
-        change, decided_at = action.receipt.change, action.receipt.decided_at
-        lane = self.outbox.lane(change.target)
-        newer = [a for a in lane if a.receipt.decided_at > decided_at and same_aspect(a.receipt.change, change)]
+        change = action.receipt.change
+        waiting = [a for a in self.outbox.lane(change.target) if a.receipt.action_id != action.receipt.action_id]
+        newer = [a for a in waiting if a.receipt.state not in IN_FLIGHT and same_aspect(a.receipt.change, change)]
         if newer:
             self.outbox.move(action, "supersede", at, message=f"by {newer[-1].receipt.action_id}")
         elif action.receipt.attempts >= self.timing.max_attempts:

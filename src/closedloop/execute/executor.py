@@ -14,11 +14,12 @@ from typing import Any
 
 import attrs
 
-from closedloop.errors import ConfigurationError, ConflictError, LedgerError, UnknownPlatformError
+from closedloop.errors import ConfigurationError, ConflictError, UnknownPlatformError
 from closedloop.execute.dispatch import Dispatcher, Timing, same_aspect
 from closedloop.execute.lifecycle import FIRST, IN_FLIGHT
-from closedloop.execute.outbox import KIND, Outbox, charges_since
+from closedloop.execute.outbox import KIND, REQUEST, Outbox, charges_since
 from closedloop.execute.quota import QuotaGate
+from closedloop.execute.steady import SteadyClock
 from closedloop.interfaces import AppliesChanges, FindsCreated, Ledger, ReadsState
 from closedloop.records.action import Action, Change, Entry, Receipt, Receipts
 from closedloop.records.codec import decode, encode
@@ -27,6 +28,7 @@ from closedloop.records.moments import from_us, to_us
 from closedloop.records.money import Money
 
 EXECUTION = "execution"
+CLOCK = "clock"
 
 
 @attrs.frozen(kw_only=True)
@@ -60,7 +62,9 @@ class OutboxExecutor:
         max_attempts: Sends after which an action that is surely not applied is given up.
         expiry: How long after the decision an action may still be sent.
         worker: Name of this process in records; no two that run at once may share one.
-        clock: Called for the present time of each request *within* a tick, when ticks take long; else the tick's ``now`` serves.
+        monotonic: Seconds from a clock that never jumps, such as ``time.monotonic``. With it, a jump of the wall clock neither frees
+            quota nor ends a quiet period early, and each request of a long tick has its own time; without it, every ``now`` is believed
+            and stands for the whole tick.
 
     Raises:
         ConfigurationError: A setting is out of range, or a platform cannot be read or changed.
@@ -87,7 +91,7 @@ class OutboxExecutor:
         max_attempts: int = 5,
         expiry: timedelta = timedelta(days=1),
         worker: str | None = None,
-        clock: Callable[[], datetime] | None = None,
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
         for name, value in (("timeout", timeout), ("poll_interval", poll_interval), ("retry_delay", retry_delay), ("expiry", expiry)):
             if value <= timedelta(0):
@@ -100,7 +104,7 @@ class OutboxExecutor:
                     raise ConfigurationError("a platform needs to be read and changed", name, type(platform).__name__, f"give it {lack}")
         self.ledger, self.platforms = ledger, dict(platforms)
         self.sending = True  # False: look at what was sent, send nothing; what is queued stays recorded
-        self._expiry, self._clock = expiry, clock
+        self._expiry, self._steady = expiry, SteadyClock(monotonic)
         self._shared = bool(getattr(ledger, "shared", False))
         self._headroom = headroom
         self._timing = Timing(
@@ -113,7 +117,7 @@ class OutboxExecutor:
             max_attempts=max_attempts,
         )
         self._outbox = Outbox(ledger, worker or uuid.uuid4().hex[:12])
-        self._now: datetime | None = None
+        self._clock_name, self._jumps = worker or "executor", 0
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -122,17 +126,21 @@ class OutboxExecutor:
         self._dispatcher = Dispatcher(self._outbox, self._gate, self.platforms, self._timing)
 
     def _charges(self, window_us: int) -> Iterator[tuple[int, str, float]]:
-        now = self._now
-        return iter(()) if now is None else charges_since(self.ledger, from_us(max(0, to_us(now) - window_us - window_us // 100)))
+        now_us = to_us(self._steady.moment())
+        return charges_since(self.ledger, from_us(max(0, now_us - window_us - window_us // 100)))
 
     @contextmanager
     def _working(self, now: datetime) -> Iterator[None]:
         """Have the view loaded; throw it away when something fails, so that the ledger speaks next time."""
         to_us(now)
-        self._now = now
         try:
-            if not self._outbox.loaded:
+            loaded = self._outbox.loaded
+            if not loaded:
                 self._outbox.load()
+                self._resume_clock()
+            if self._steady.begin(now):
+                self._note_jump()
+            if not loaded:
                 for action in self._outbox.actions.values():
                     if action.receipt.state in IN_FLIGHT:
                         self._gate.reserve(self._dispatcher.costs(None, action.receipt.change.target))
@@ -143,11 +151,24 @@ class OutboxExecutor:
             self._begin_anew()
             raise
 
-    def _moment(self) -> datetime:
-        now = self._now
-        if now is None:
-            raise LedgerError("no tick is under way", "now", None)
-        return now if self._clock is None else max(now, self._clock())
+    def _resume_clock(self) -> None:
+        """Put the times of this process on the axis of the one before."""
+        found = self.ledger.newest(CLOCK, subject=self._clock_name)
+        if self._steady.has_begun:  # the view was thrown away, not the process
+            if self._steady.offset:
+                self._note_jump()
+            return
+        times = [r.entry.at for kind in (REQUEST, CLOCK) for r in self.ledger.newest(kind)]
+        times += [a.receipt.sent_at for a in self._outbox.actions.values() if a.receipt.sent_at is not None]
+        self._jumps = int(found[0].entry.body["jump"]) if found else 0
+        self._steady.resume(timedelta(microseconds=found[0].entry.body["offset_us"] if found else 0), max(times, default=None))
+
+    def _note_jump(self) -> None:
+        self._jumps += 1
+        body = {"jump": self._jumps, "offset_us": self._steady.offset // timedelta(microseconds=1)}
+        at, name = self._steady.moment(), self._clock_name
+        key = f"{CLOCK}:{self._outbox.worker}:{self._jumps}"
+        self._outbox.stage_entry(Entry(kind=CLOCK, subject=name, at=at, body=body, key=key))
 
     # ---------------------------------------------------------------- the room's verbs
 
@@ -179,13 +200,14 @@ class OutboxExecutor:
             ConfigurationError: A creation on a platform that cannot find what it created; else as `execute`.
         """
         body = {"plan_id": plan_id, "reason": reason, "changes": [encode(c) for c in changes]}
-        return self._execute(plan_id, now, [Order(change=change) for change in changes], body, now)
+        return self._execute(plan_id, None, [Order(change=change) for change in changes], body, now)
 
-    def _execute(self, plan_id: str, made_at: datetime, orders: Sequence[Order], body: dict[str, Any], now: datetime) -> Receipts:
+    def _execute(self, plan_id: str, made_at: datetime | None, orders: Sequence[Order], body: dict[str, Any], now: datetime) -> Receipts:
         if orders:
             with self._working(now):
                 self._check(orders)
-                self._record(plan_id, made_at, orders, {**body, "ids": [o.change.action_id for o in orders]}, now)
+                at = self._steady.moment()
+                self._record(plan_id, made_at or at, orders, {**body, "ids": [o.change.action_id for o in orders]}, at)
             self.tick(now)
         return self.receipts(plan_id)
 
@@ -198,7 +220,7 @@ class OutboxExecutor:
             if change.kind == "create" and not isinstance(self.platforms[name], FindsCreated):
                 raise ConfigurationError("this platform cannot find again what it created", "kind", "create", "give its adapter find()")
             need, reserve = self._dispatcher.whole_cost(change)
-            self._gate.blocker(to_us(self._moment()), self._dispatcher.limits(change.target), need, reserve=reserve)
+            self._gate.blocker(to_us(self._steady.moment()), self._dispatcher.limits(change.target), need, reserve=reserve)
 
     def _record(self, plan_id: str, made_at: datetime, orders: Sequence[Order], body: dict[str, Any], now: datetime) -> None:
         entry = Entry(kind=EXECUTION, subject=plan_id, at=now, body=body, key=f"{EXECUTION}:{plan_id}")
@@ -211,23 +233,15 @@ class OutboxExecutor:
             if self.ledger.newest(KIND, subject=action_id):
                 problem = "a decision of this id belongs to another plan"
                 raise ConflictError(problem, "decision_id", action_id, "give each decision an id of its own")
-            newer = self._supersede(order.change, made_at, now)
-            action = self._outbox.stage(self._action(plan_id, made_at, order, now), now)
-            if newer is not None:
-                self._outbox.move(action, "supersede", now, message=f"by {newer}")
+            self._supersede(order.change, now)
+            self._outbox.stage(self._action(plan_id, made_at, order, now), now)
         self._outbox.flush()
 
-    def _supersede(self, change: Change, made_at: datetime, now: datetime) -> str | None:
-        """Take older actions for the target out of the queue; return the id of a newer one that stands in the way."""
-        newer = None
+    def _supersede(self, change: Change, now: datetime) -> None:
+        """Take what waits for the same target out of the queue; what is under way is waited for."""
         for other in self._outbox.lane(change.target):
-            if not same_aspect(change, other.receipt.change):
-                continue
-            if other.receipt.decided_at > made_at:
-                newer = other.receipt.action_id
-            elif other.receipt.state not in IN_FLIGHT:
+            if other.receipt.state not in IN_FLIGHT and same_aspect(change, other.receipt.change):
                 self._outbox.move(other, "supersede", now, message=f"by {change.action_id}")
-        return newer
 
     def _action(self, plan_id: str, made_at: datetime, order: Order, now: datetime) -> Action:
         receipt = Receipt(
@@ -250,10 +264,10 @@ class OutboxExecutor:
             LedgerError: The ledger cannot be read or written; nothing is sent that it does not hold. Calling again is safe.
         """
         with self._working(now):
-            while self._dispatcher.look(self._moment) + (self._dispatcher.send(self._moment) if self.sending else 0):
+            while self._dispatcher.look(self._steady.moment) + (self._dispatcher.send(self._steady.moment) if self.sending else 0):
                 pass  # an accepted change may be looked at, and a settled one makes room for the next of its target
             self._outbox.flush()
-            return self._outbox.next_due()
+            return self._steady.wall(self._outbox.next_due())
 
     def receipts(self, plan_id: str | None = None) -> Receipts:
         """Return where the actions of a plan stand, or those of all plans that have open actions.

@@ -35,8 +35,9 @@ CREATE TABLE IF NOT EXISTS changes (
     active INTEGER, action_id TEXT, kind TEXT NOT NULL, sent_us INTEGER
 );
 CREATE INDEX IF NOT EXISTS changes_at ON changes (resource, effective_us, sequence);
-CREATE TABLE IF NOT EXISTS requests (sequence INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, units REAL NOT NULL, verdict TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS requests_at ON requests (verdict, at_us);
+CREATE TABLE IF NOT EXISTS requests (sequence INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, units REAL NOT NULL, verdict TEXT NOT NULL,
+    total REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS requests_at ON requests (verdict, at_us, sequence);
 CREATE TABLE IF NOT EXISTS faults (sequence INTEGER PRIMARY KEY, fault TEXT NOT NULL, remaining INTEGER NOT NULL, settings TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS outages (since_us INTEGER NOT NULL, until_us INTEGER NOT NULL);
 """
@@ -258,33 +259,33 @@ class SimulatedPlatform:
 
     def _admit(self, now_us: int, units: float) -> int | None:
         """Count a request, or return when one of its size fits again."""
+        last_us, total = self._last_admitted("")
+        now_us = max(now_us, last_us)  # the server's own clock does not go back
         if self.quota is None:
-            self._count(now_us, units, "admitted")
+            self._count(now_us, units, "admitted", total + units)
             return None
         limit, seconds = self.quota
-        window_us = int(seconds * 1e6)
-        used = self._db.execute(
-            "SELECT coalesce(sum(units), 0) FROM requests WHERE verdict = 'admitted' AND at_us > ? AND at_us <= ?",
-            (now_us - window_us, now_us),
-        ).fetchone()[0]
+        begin_us = now_us - int(seconds * 1e6)
+        used = total - self._last_admitted("AND at_us <= ?", begin_us)[1]
         if used + units <= limit:
-            self._count(now_us, units, "admitted")
+            self._count(now_us, units, "admitted", total + units)
             return None
         self._count(now_us, units, "refused")
-        free = used + units - limit
-        retry_us = now_us
-        for at_us, freed in self._db.execute(
-            "SELECT at_us, units FROM requests WHERE verdict = 'admitted' AND at_us > ? AND at_us <= ? ORDER BY at_us",
-            (now_us - window_us, now_us),
-        ):
-            free -= freed
-            if free <= 0:
-                retry_us = at_us + window_us
-                break
-        return retry_us
+        row = self._db.execute(  # the first request after whose leaving this one would fit
+            "SELECT at_us FROM requests WHERE verdict = 'admitted' AND at_us > ? AND total >= ? ORDER BY at_us, sequence LIMIT 1",
+            (begin_us, total + units - limit),
+        ).fetchone()
+        return now_us if row is None else int(row[0]) + int(seconds * 1e6)
 
-    def _count(self, now_us: int, units: float, verdict: str) -> None:
-        self._db.execute("INSERT INTO requests (at_us, units, verdict) VALUES (?, ?, ?)", (now_us, units, verdict))
+    def _last_admitted(self, where: str, *values: int) -> tuple[int, float]:
+        """Return the time of the last admitted request and the units of all admitted up to it."""
+        row = self._db.execute(
+            f"SELECT at_us, total FROM requests WHERE verdict = 'admitted' {where} ORDER BY at_us DESC, sequence DESC LIMIT 1", values
+        ).fetchone()
+        return (_BEGINNING, 0.0) if row is None else (row[0], row[1])
+
+    def _count(self, now_us: int, units: float, verdict: str, total: float = 0.0) -> None:
+        self._db.execute("INSERT INTO requests (at_us, units, verdict, total) VALUES (?, ?, ?, ?)", (now_us, units, verdict, total))
 
     def requests(self, verdict: str = "admitted") -> list[tuple[datetime, float]]:
         """Return when each request was counted and its units: ``admitted``, ``refused``, ``lost``, or met an ``outage``."""
