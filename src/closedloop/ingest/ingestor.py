@@ -20,7 +20,7 @@ from closedloop.ingest.doors import CHUNK_ROWS, Chunk, chunks
 from closedloop.ingest.joined import Joined, Part
 from closedloop.ingest.presets import Events, Preset, preset_named
 from closedloop.ingest.quarantining import set_aside
-from closedloop.ingest.schema import Failure, event_schema, failures
+from closedloop.ingest.schema import Failure, failures
 from closedloop.ingest.tagging import missing_tag
 from closedloop.ingest.typed import FIELDS, NEEDED, TypedEvents, checked_frame, read_events
 from closedloop.ingest.wording import missing_column
@@ -157,8 +157,7 @@ class TableIngestor:
         row = np.arange(n, dtype=np.int64) if events.rows is None else events.rows
         zone = zone_of(self.zone or (self.preset.zone if self.preset else None))
         typed = read_events(events.columns, n, zone=zone, time_unit=self.time_unit or (self.preset.time_unit if self.preset else None))
-        schema = event_schema(unique=False) if self.schema is None else self.schema
-        found = failures(checked_frame(typed), schema) if n else []
+        found = failures(checked_frame(typed), self.schema) if n else []
         found += _foreign(typed, self.currency)
         lacking = missing_tag(typed.kind, typed.times["touch_at"], {k: codes for k, (codes, _) in typed.texts.items()}, self.tag_schema)
         aside, state = set_aside(found, lacking, typed, events, chunk, start)

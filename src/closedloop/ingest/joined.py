@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from closedloop.ingest import identity
 from closedloop.ingest.columns import sort_vocabulary
+from closedloop.ingest.spelling import proposed_spellings
 from closedloop.ingest.tagging import tag_report
 from closedloop.ingest.typed import CODED, NUMBERS, TIMES, TypedEvents
 from closedloop.records.arms import TAG_COLUMNS, Coded
@@ -132,7 +133,14 @@ class Joined:
         """Return how well the events at positions ``at`` are tagged."""
         keys = [(self.texts[name][0][at], self.texts[name][1]) for name in ("platform", "campaign")]
         quantity, cost = self.numbers["quantity"][at], self.numbers["cost"][at]
-        return tag_report(self.kind[at], quantity, cost, self.times["touch_at"][at], keys, tagged)
+        report = tag_report(self.kind[at], quantity, cost, self.times["touch_at"][at], keys, tagged)
+        proposals = {}
+        for name in TAG_COLUMNS:
+            codes, vocab = self.texts[name]
+            counts = np.bincount(codes[at] + 1, minlength=len(vocab) + 1)[1:].tolist()
+            proposals[name] = proposed_spellings({t: c for t, c in zip(vocab.tolist(), counts, strict=True) if c})
+        flat = {theirs: ours for found in proposals.values() for theirs, ours in found.items()}
+        return attrs.evolve(report, suggestions=flat, proposals={name: found for name, found in proposals.items() if found})
 
     def batch(self, at: Int64, currency: str | None) -> EventBatch:
         """Return the events at positions ``at`` of the columns."""

@@ -10,6 +10,7 @@ References: pandera, "lazy validation" and "failure cases" (pandera.readthedocs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -205,13 +206,19 @@ def event_schema(*, unique: bool = True) -> Any:
     return pa.DataFrameSchema(columns, name="events")
 
 
-def failures(frame: Any, schema: Any) -> list[Failure]:
+@lru_cache(maxsize=1)
+def _own_schema() -> Any:
+    return event_schema(unique=False)
+
+
+def failures(frame: Any, schema: Any = None) -> list[Failure]:
     """Return the checks that rows of a typed event table failed, lazily: every check is run.
 
     Args:
         frame: Columns as `event_schema` describes, with a RangeIndex.
-        schema: That schema, or one that extends it.
+        schema: A schema that extends that one; None takes it as it is, without the check for distinct ids.
     """
+    schema = _own_schema() if schema is None else schema
     from pandera.errors import SchemaErrors
 
     try:

@@ -174,6 +174,7 @@ class TagReport:
         blended_conversions: Share of credited-by-source conversions without tags, in [0, 1].
         blended_spend: Share of spend without tags, in [0, 1].
         suggestions: Spellings that look like one tag ("Spring_Sale" -> "spring-sale"): proposed, never merged.
+        proposals: The same by tag column, in the form that ``TableIngestor(values=...)`` takes once a person agrees.
     """
 
     platform: tuple[str, ...] = ()
@@ -183,6 +184,13 @@ class TagReport:
     blended_conversions: float = 0.0
     blended_spend: float = 0.0
     suggestions: Mapping[str, str] = attrs.field(factory=dict)
+    proposals: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
+
+    @property
+    def touched(self) -> tuple[tuple[str, str], ...]:
+        """Platform and campaign of the lines with untagged events: decisions about their arms rest on wider intervals."""
+        lines = zip(self.platform, self.campaign, self.rows, self.tagged, strict=True)
+        return tuple((platform, campaign) for platform, campaign, rows, tagged in lines if tagged < rows)
 
     @property
     def completeness(self) -> float:
@@ -206,10 +214,15 @@ class TagReport:
         return frame(self.to_columns(), library)
 
     def __repr__(self) -> str:
-        return text_table(self.to_columns(), title=f"TagReport: {self.completeness:.1%} of touch and spend events fully tagged")
+        return text_table(
+            self.to_columns(), title=f"TagReport: {self.completeness:.1%} of touch and spend events fully tagged{self._proposed()}"
+        )
 
     def _repr_html_(self) -> str:
-        return html_table(self.to_columns(), title=f"TagReport: {self.completeness:.1%} fully tagged")
+        return html_table(self.to_columns(), title=f"TagReport: {self.completeness:.1%} fully tagged{self._proposed()}")
+
+    def _proposed(self) -> str:
+        return f", {len(self.suggestions)} spellings to look at" if self.suggestions else ""
 
 
 @attrs.frozen(kw_only=True)
