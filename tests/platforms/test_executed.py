@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -103,14 +103,15 @@ def door(request):
         yield opened
 
 
-def plan(door, after: str = "71.23", before: str = "50") -> Plan:
+def plan(door, after: str = "71.23", before: str = "50", name: str = "p1", at: datetime = START) -> Plan:
     interval = Interval(low=0.5, estimate=1.0, high=1.5, level=0.9, kind="credible")
     decision = Decision(
-        decision_id="d1", arm=(door.platform.name, "11"), target=Target(door.platform.name, "11"), before=Money.of(before, door.currency),
+        decision_id=f"{name}/d", arm=(door.platform.name, "11"), target=Target(door.platform.name, "11"),
+        before=Money.of(before, door.currency),
         after=Money.of(after, door.currency), gain=interval, p_gain=0.9, reason="more conversions for the money",
     )  # fmt: skip
     return Plan(
-        plan_id="p1", made_at=START, window=AttributionWindow(click="7d", view="1d"), decisions=(decision,), holds=(), gain=interval,
+        plan_id=name, made_at=at, window=AttributionWindow(click="7d", view="1d"), decisions=(decision,), holds=(), gain=interval,
         p_gain=0.9, expected_shortfall=0.1, horizon_days=7.0,
     )  # fmt: skip
 
@@ -175,3 +176,28 @@ def test_a_refusal_ends_it(door, tmp_path):
         state, _ = carry_out(door, ledger, plan(door, after="0.50"))
     assert state == "rejected"
     assert door.world.writes == []
+
+
+def test_metas_four_changes_an_hour_are_never_exceeded(tmp_path):
+    """Seven plans for one ad set within half an hour: the server, which counts for itself, never has to refuse a change."""
+    with meta() as door, SqliteLedger(tmp_path / "loop.db") as ledger:
+        executor = OutboxExecutor(ledger, {"meta": door.platform}, headroom=1.0)
+        now, before = START, 50
+
+        def go_to(moment: datetime) -> datetime:
+            door.world.advance((moment - now).total_seconds())
+            return moment
+
+        for i in range(7):
+            now = go_to(START + i * timedelta(minutes=5))
+            executor.execute(plan(door, after=str(51 + i), before=str(before), name=f"p{i}", at=now), now=now)
+            before = door.budget() // 1_000_000
+        due = executor.tick(now)
+        while due is not None and due < START + timedelta(hours=5):
+            now = go_to(due)
+            due = executor.tick(now)
+        changes = [at for at, _, values in door.world.writes if "daily_budget" in values]
+        assert max(sum(0 <= b - a < 3600 for b in changes) for a in changes) == 4
+        assert "613" not in {r.code.split("/")[0] for i in range(7) for r in executor.receipts(f"p{i}")}
+        states = [executor.receipts(f"p{i}")[0].state for i in range(7)]
+        assert states.count("confirmed") == len(changes) >= 4

@@ -344,6 +344,9 @@ class TestRefusals:
         with pytest.raises(ConfigurationError, match="does not count"):
             MetaPlatform(api=client(server), account="act_100", reporting_window=AttributionWindow(click="3d"))
 
+        with pytest.raises(ConfigurationError, match="not a field of the report"):
+            MetaPlatform(api=client(server), account="act_100", tags={"campaign": "objective"})
+
     def test_versions_are_told(self, meta):
         """SDK and API versions can be recorded beside what was sent."""
         assert meta.versions["api"] == "v26.0"

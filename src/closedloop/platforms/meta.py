@@ -24,9 +24,10 @@ import attrs
 from closedloop.errors import AuthenticationError, ConfigurationError, MissingExtraError, NotSentError, PlatformError, RejectedError
 from closedloop.platforms.meta_errors import Refusal, refusal_of, usage_of
 from closedloop.platforms.redaction import redact
-from closedloop.platforms.rows import ReportRows, WholeCounts, account_days, zone
+from closedloop.platforms.rows import ReportRows, WholeCounts, account_days, understood, zone
 from closedloop.platforms.sunset import SunsetWarning, sunset_notice
 from closedloop.records.action import AttemptResult, Change, TargetState
+from closedloop.records.arms import TAG_COLUMNS
 from closedloop.records.decision import Target
 from closedloop.records.money import MICROS, Money
 from closedloop.records.window import AttributionWindow, TouchKind
@@ -40,6 +41,8 @@ _SCORE = {"limited": 60, "standard": 9_000}
 _CLICK_DAYS = (1, 7, 28)
 _GONE = ("DELETED", "ARCHIVED")
 _PAGE = 500
+_NAMES = ("campaign_id", "campaign_name", "adset_id", "adset_name", "ad_id", "ad_name")
+_BREAKDOWN = "publisher_platform"
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -79,6 +82,10 @@ class MetaPlatform:
     def __attrs_post_init__(self) -> None:
         if not (self.account.startswith("act_") and self.account[4:].isdigit()):
             raise ConfigurationError("an ad account is act_ and digits", "account", self.account, "write for example act_123")
+        for tag, field in self.tags.items():
+            if tag not in TAG_COLUMNS[1:] or field not in (*_NAMES, _BREAKDOWN):
+                mend = f"tags are {', '.join(TAG_COLUMNS[1:])}"
+                raise ConfigurationError("not a tag, or not a field of the report", "tags", f"{tag}: {field}", mend, (*_NAMES, _BREAKDOWN))
         click, view = self.reporting_window.click, self.reporting_window.view
         if click not in (None, *(timedelta(days=d) for d in _CLICK_DAYS)) or view not in (None, timedelta(days=1)):
             mend = "choose click 1d, 7d, 28d or None, and view 1d or None"
@@ -212,8 +219,9 @@ class MetaPlatform:
         rows = ReportRows(platform=self.name, account=self.account, currency=self._currency, tz=tz, window=self.reporting_window)
         counts: dict[tuple[str, str, int], WholeCounts] = {}
         found: list[dict[str, Any]] = []
-        for line in self._insights(first.isoformat(), last.isoformat(), until):
-            found.extend(self._rows(rows, line, last, counts))
+        with understood(self.name):
+            for line in self._insights(first.isoformat(), last.isoformat(), until):
+                found.extend(self._rows(rows, line, last, counts))
         return found
 
     # -- inside ----------------------------------------------------------------------------------------------------------
@@ -313,8 +321,7 @@ class MetaPlatform:
         return budget.micros // step
 
     def _insights(self, first: str, last: str, now: datetime) -> Iterator[Mapping[str, Any]]:
-        fields = ["campaign_id", "campaign_name", "adset_id", "adset_name", "ad_id", "ad_name"]
-        fields += ["spend", "impressions", "clicks", "actions", "action_values"]
+        fields = [*_NAMES, "spend", "impressions", "clicks", "actions", "action_values"]
         windows = [f"{d}d_click" for d in self._click_days()] + (["1d_view"] if self.reporting_window.view else [])
         params: dict[str, Any] = {
             "level": "ad",
@@ -325,13 +332,13 @@ class MetaPlatform:
             "action_report_time": "impression",
             "limit": _PAGE,
         }
-        if "publisher_platform" in self.tags.values():
-            params["breakdowns"] = ["publisher_platform"]
+        if _BREAKDOWN in self.tags.values():
+            params["breakdowns"] = [_BREAKDOWN]
         while True:
             page = self._get((self.account, "insights"), params, now)
             yield from page.get("data", ())
             # "next" is an address that contains the token; the cursor says the same without it
-            paging = page.get("paging", {})
+            paging = page.get("paging") or {}
             if "next" not in paging:
                 return
             params["after"] = paging["cursors"]["after"]
@@ -347,7 +354,7 @@ class MetaPlatform:
 
         day = date.fromisoformat(line["date_start"])
         tags = {tag: line.get(field) for tag, field in self.tags.items()}
-        ids = "/".join(str(line.get(k)) for k in ("campaign_id", "adset_id", "ad_id", "publisher_platform") if line.get(k))
+        ids = "/".join([line["campaign_id"], line["adset_id"], line["ad_id"], line.get("publisher_platform", "")]).rstrip("/")
         yield from rows.delivery(
             day,
             tags,

@@ -108,28 +108,35 @@ def _never_connected(error: Exception) -> bool:
 
 
 def _answered(error: Any, now: datetime, secrets: Sequence[str | None], account: str) -> Refusal:
-    code, subcode, http = error.api_error_code(), error.api_error_subcode(), error.http_status()
-    headers = error.http_headers() or {}
-    body = error.body()
-    details = body.get("error", {}) if isinstance(body, Mapping) else {}
-    said = [str(details[k]) for k in ("message", "error_user_title", "error_user_msg") if isinstance(details, Mapping) and details.get(k)]
+    http, headers, body = int(error.http_status()), error.http_headers() or {}, error.body()
+    found = body.get("error") if isinstance(body, Mapping) else None
+    details: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    code, subcode = _whole(details.get("code")), _whole(details.get("error_subcode"))
+    said = [str(details[k]) for k in ("message", "error_user_title", "error_user_msg") if details.get(k)]
     words = redact(". ".join(said) or f"HTTP {http} without an error object: {body}", secrets)
-    request_id = str(headers.get("x-fb-request-id") or (details.get("fbtrace_id", "") if isinstance(details, Mapping) else ""))
+    request_id = str(headers.get("x-fb-request-id") or details.get("fbtrace_id") or "")
     name = f"http {http}" if code is None else str(code) + (f"/{subcode}" if subcode else "")
-    common: dict[str, Any] = {"code": name, "message": words, "request_id": request_id, "usage": usage_of(headers, account)}
+    common: dict[str, Any] = {
+        "code": name, "message": words, "request_id": redact(request_id, secrets), "usage": usage_of(headers, account),
+    }  # fmt: skip
     if code in _RATE or http == 429:
-        seconds = _wait_of(headers) or _RATE_SUBCODE.get(subcode) or _RATE.get(code, 300)
+        seconds = _wait_of(headers) or _RATE_SUBCODE.get(subcode or 0) or _RATE.get(code or 0, 300)
         quota = (code, subcode, now) if code is not None else None
-        which = _QUOTA_OF.get(subcode) or _QUOTA_OF.get(code)
+        which = _QUOTA_OF.get(subcode or 0) or _QUOTA_OF.get(code or 0)
         scope = f"{account}/{which}" if which else ""
         return Refusal(status="throttled", retry_at=now + timedelta(seconds=seconds), quota=quota, scope=scope, **common)
     if code in _AUTHENTICATION:
         return Refusal(status="not_sent", authentication=True, **common)
     if code in _FORBIDDEN or code == _ENDED:
         return Refusal(status="rejected", **common)
-    if code is None or code in _SERVER or http >= 500 or error.api_transient_error():
+    if code is None or code in _SERVER or http >= 500 or details.get("is_transient") is True:
         return Refusal(status="unknown", **common)
     return Refusal(status="rejected", **common)
+
+
+def _whole(value: Any) -> int | None:
+    """Return a code of Meta's, None for what is none: a broken answer must not decide anything."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _json_header(headers: Mapping[str, str], name: str) -> Any:

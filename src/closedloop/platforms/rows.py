@@ -8,6 +8,7 @@ comparison with our own attribution and are marked with that window, they are ne
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
@@ -15,11 +16,30 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import attrs
 
-from closedloop.errors import ConfigurationError, InputError
+from closedloop.errors import ConfigurationError, InputError, RejectedError
+from closedloop.platforms.redaction import redact
 from closedloop.records.moments import format_duration, to_us
 from closedloop.records.window import AttributionWindow, TouchKind
 
 _DAY = timedelta(days=1)
+
+
+@contextmanager
+def understood(platform: str) -> Iterator[None]:
+    """Turn a report that is not what its documents say into an error that says so: a report is whole or raises.
+
+    Raises:
+        RejectedError: A line lacks a field, or holds something else than it should.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        if isinstance(error, ConfigurationError | InputError):
+            raise
+        words = redact(f"{type(error).__name__}: {error}")
+        raise RejectedError(
+            f"the report of {platform} is not what its documents say", "report", words, "see whether its API changed"
+        ) from None
 
 
 def zone(name: str) -> ZoneInfo:
@@ -137,7 +157,13 @@ class ReportRows:
     def delivery(
         self, day: date, tags: dict[str, Any], ids: str, *, cost: Decimal, impressions: int, clicks: int
     ) -> Iterator[dict[str, Any]]:
-        """Yield the rows of spend, impressions and clicks of one arm on one day; nothing for a count of zero."""
+        """Yield the rows of spend, impressions and clicks of one arm on one day; nothing for a count of zero.
+
+        Raises:
+            ValueError: The cost is no finite number.
+        """
+        if not cost.is_finite():
+            raise ValueError(f"a cost of {cost}")
         if cost:
             yield self._row("spend", day, tags, ids, cost=float(cost))
         for kind, n in (("impression", impressions), ("click", clicks)):
@@ -170,6 +196,8 @@ class ReportRows:
             value: Their total value in the account's currency, None when not given.
             counts: Carries the fractions from row to row.
         """
+        if not amount.is_finite() or not (value is None or value.is_finite()):
+            raise ValueError(f"{amount} conversions worth {value}")
         whole, value = counts.next(amount, value)
         if not whole:
             return

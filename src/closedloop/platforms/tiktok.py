@@ -21,7 +21,7 @@ from typing import Any, Literal
 import attrs
 
 from closedloop.errors import AuthenticationError, ConfigurationError, MissingExtraError, NotSentError, PlatformError, RejectedError
-from closedloop.platforms.rows import ReportRows, WholeCounts, account_days, zone
+from closedloop.platforms.rows import ReportRows, WholeCounts, account_days, understood, zone
 from closedloop.platforms.sunset import SunsetWarning, sunset_notice
 from closedloop.platforms.tiktok_errors import Refusal, refusal_of
 from closedloop.records.action import AttemptResult, Change, TargetState
@@ -196,8 +196,9 @@ class TikTokPlatform:
         start = first
         while start <= last:
             end = min(start + timedelta(days=_DAYS - 1), last)
-            for line in self._lines(start, end, until):
-                found.extend(self._rows(rows, line, counts))
+            with understood(self.name):
+                for line in self._lines(start, end, until):
+                    found.extend(self._rows(rows, line, counts))
             start = end + timedelta(days=1)
         return found
 
@@ -258,7 +259,7 @@ class TikTokPlatform:
                 _return_http_data_only=True,
                 _request_timeout=(timeout, timeout),
             )
-        except (TiktokSDKError, ApiException, HTTPError, AttributeError, TypeError, ValueError, KeyError) as error:
+        except (TiktokSDKError, ApiException, HTTPError, AttributeError, TypeError, ValueError, KeyError, ArithmeticError) as error:
             return {}, refusal_of(error, now=now, secrets=(self.access_token,))
         return found, None
 
