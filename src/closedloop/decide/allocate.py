@@ -77,7 +77,7 @@ def allocate(curves: Curves, limits: Limits, free: BoolArray, known: BoolArray) 
     groups = free_groups(limits, free)
     amount = min(max(rest, least), most)
     part = curves.take(index)
-    filled = fill(part, low, high, _between(amount, groups, low, high), groups)
+    filled = fill(part, low, high, within(amount, groups, low, high), groups)
     continuous[index], prices[index] = filled.spend, filled.prices
     after[index] = to_steps(part, filled.spend, low, high, int(np.floor(amount + 1e-6)), groups)
     return Allocation(
@@ -85,7 +85,7 @@ def allocate(curves: Curves, limits: Limits, free: BoolArray, known: BoolArray) 
     )
 
 
-def _between(amount: float, groups: tuple[Group, ...], low: FloatArray, high: FloatArray) -> float:
+def within(amount: float, groups: tuple[Group, ...], low: FloatArray, high: FloatArray) -> float:
     """Return the amount, or the most or least that groups let the arms take."""
     if not groups:
         return amount
@@ -276,3 +276,40 @@ def _exchanges(waiting: list[int], moving: list[int]) -> Iterator[tuple[tuple[in
             for out in range(size + 1):
                 for given in combinations(moving, out):
                     yield taken, given
+
+
+def affordable_total(
+    curves: Curves, counted: FloatArray, limits: Limits, free: BoolArray, known: BoolArray, *, ratio: float, most: float
+) -> float:
+    """Return the largest total, at most ``most``, at which outcome per unit of money of all known arms is at least ``ratio``.
+
+    The best outcome is concave in the total, so outcome per unit falls with it and bisection finds the last total that is good enough;
+    where even the least that the steps allow is not, the least is returned.
+
+    Args:
+        curves: Value by budget.
+        counted: What one unit of each arm's value counts in the ratio (1 for value, conversions per value for a cost), shape (A,).
+        limits: Ends in steps.
+        free, known: As in `allocate`.
+        ratio: Outcome per step of money.
+        most: Ceiling of the total, in steps.
+    """
+    held = known & ~free
+    fixed = float(limits.now[held].sum())
+    least, top = fixed + float(limits.low[free].sum()), min(most, fixed + float(limits.high[free].sum()))
+    if top <= least:
+        return least
+
+    def good(total: float) -> bool:
+        spend = allocate(curves, attrs.evolve(limits, total=total), free, known).continuous
+        outcome = float((curves.value(np.where(known, spend, 0.0)) * counted * known).sum())
+        return outcome >= ratio * total
+
+    if good(top):
+        return top
+    for _ in range(50):
+        middle = 0.5 * (least + top)
+        least, top = (middle, top) if good(middle) else (least, middle)
+        if top - least < 0.5:
+            break
+    return float(np.floor(least + 1e-9)) if least > fixed + float(limits.low[free].sum()) else least

@@ -13,12 +13,13 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from closedloop.decide.allocate import Allocation, allocate, can_meet, keep_few, worth
+from closedloop.decide.allocate import Allocation, affordable_total, allocate, can_meet, keep_few, worth
 from closedloop.decide.curves import learn
 from closedloop.decide.evidence import Draws, draw, helps, summary
 from closedloop.decide.holds import Why, find_holds
 from closedloop.decide.identity import decision_id, digest_of, plan_id, provenance_of
 from closedloop.decide.limits import Limits, check_total, find_limits, step_micros
+from closedloop.decide.objectives import OBJECTIVES, Objective, objective
 from closedloop.decide.problem import Problem, read_budgets
 from closedloop.decide.reasons import held_too_much, stuck, too_many
 from closedloop.decide.reasons import weak as weak_why
@@ -32,6 +33,7 @@ from closedloop.records.money import MICROS, Money
 from closedloop.records.signal import Signals
 from closedloop.records.window import AttributionWindow
 from closedloop.stats.response import Response, ResponsePrior
+from closedloop.stats.waterfill import Curves
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -72,6 +74,8 @@ class BudgetDecider:
         prior: Prior of the response curves.
         response: ``fitted`` learns the curves from daily spend and clicks (conversions where no clicks are reported); ``prior`` does not.
         observed_weight: Weight in (0, 1] of past spend as evidence of the curve: under 1, because it was not randomised.
+        objective: ``expected``, ``thompson``, ``lower`` or ``cvar`` (see `closedloop.decide.objectives`).
+        risk: Tail of ``lower`` and ``cvar``, in (0, 0.5].
         window: When given, signals made under another window are held, not used.
 
     References:
@@ -89,6 +93,8 @@ class BudgetDecider:
         prior: ResponsePrior | None = None,
         response: Literal["fitted", "prior"] = "fitted",
         observed_weight: float = 0.5,
+        objective: Objective = "expected",
+        risk: float = 0.1,
         window: AttributionWindow | None = None,
     ) -> None:
         if not 0.0 < level < 1.0:
@@ -99,6 +105,10 @@ class BudgetDecider:
             raise ConfigurationError("no such response", "response", response, None, ("fitted", "prior"))
         if not 0.0 < observed_weight <= 1.0:
             raise ConfigurationError("a weight lies in (0, 1]", "observed_weight", observed_weight)
+        if objective not in OBJECTIVES:
+            raise ConfigurationError("no such objective", "objective", objective, None, OBJECTIVES)
+        if not 0.0 < risk <= 0.5:
+            raise ConfigurationError("a risk lies in (0, 0.5]", "risk", risk)
         self.constraints = Constraints() if constraints is None else constraints
         self.targets = dict(targets or {})
         self.level = level
@@ -107,6 +117,8 @@ class BudgetDecider:
         self.prior = ResponsePrior() if prior is None else prior
         self.response = response
         self.observed_weight = observed_weight
+        self.objective = objective
+        self.risk = risk
         self.window = window
 
     def __repr__(self) -> str:
@@ -155,7 +167,7 @@ class BudgetDecider:
         index = np.flatnonzero(problem.known)
         joint = draw(signals, index, problem.value[index], problem.response.take(index), generator, self.draws)
         ideal = self._ideal(problem)
-        allocation, moved, gains, chances, more = self._choose(problem, found, joint)
+        allocation, moved, gains, chances, more = self._choose(problem, found, joint, generator)
         found.update(more)
         return self._plan(problem, digest, made_at, horizon, found, joint, ideal, allocation, moved, gains, chances)
 
@@ -222,7 +234,7 @@ class BudgetDecider:
         return allocate(p.curves, p.limits, free, p.known).after
 
     def _choose(
-        self, p: Problem, found: Mapping[int, Why], joint: Draws
+        self, p: Problem, found: Mapping[int, Why], joint: Draws, rng: np.random.Generator
     ) -> tuple[Allocation, Int64, npt.NDArray[np.float32], FloatArray, dict[int, Why]]:
         """Return the allocation, the arms it moves, their joint gains and chances, and the holds that the evidence adds."""
         c, limits = self.constraints, p.limits
@@ -236,13 +248,15 @@ class BudgetDecider:
             more.update(dict.fromkeys(map(int, np.flatnonzero(free)), short))
             free[:] = False
         platform = p.signals.arms.groups(("platform",))[0].astype(np.int64)
+        curves, limits = objective(self.objective, p, joint, free, self.risk, rng)
+        limits = self._affordable(p, curves, limits, free)
         total = _attainable(limits, free, p.known)
         unsure: dict[int, tuple[float, float]] = {}  # the first move that was too unsure, by arm: its budget and its chance
         while True:
             if c.max_changes is None:
-                allocation = allocate(p.curves, limits, free, p.known)
+                allocation = allocate(curves, limits, free, p.known)
             else:
-                allocation, left = keep_few(p.curves, limits, free, p.known, platform, c.max_changes)
+                allocation, left = keep_few(curves, limits, free, p.known, platform, c.max_changes)
                 for i in np.flatnonzero(free & ~left):
                     more[int(i)] = too_many(c.max_changes)
                 free = left
@@ -262,15 +276,33 @@ class BudgetDecider:
             ranking[moved] = chances
             ranking[small] -= 2.0  # what is not worth a call goes first
             weak = weak[np.argsort(ranking[weak], kind="stable")]
-            dropped = _drop(limits, free, p.known, total, weak)
+            duty = c.target_cost is None and c.target_roas is None
+            dropped = _drop(limits, free, p.known, total, weak, duty=duty)
             if not len(dropped):
                 break  # they must move for the total to be met
             for i in dropped:
                 more[int(i)] = weak_why(p, int(i), *unsure.get(int(i), (float(allocation.after[i]), None)))
                 free[i] = False
+            limits = self._affordable(p, curves, limits, free)
         for i in np.flatnonzero(free & (allocation.after == limits.now)):
             more[int(i)] = weak_why(p, int(i), *unsure.get(int(i), (float(limits.now[i]), None)))
         return allocation, moved, gains, chances, more
+
+    def _affordable(self, p: Problem, curves: Curves, limits: Limits, free: BoolArray) -> Limits:
+        """Return the limits with the total that a target cost or return leaves; the stated total is its ceiling."""
+        c = self.constraints
+        if c.target_cost is None and c.target_roas is None:
+            return limits
+        in_steps = MICROS / limits.step
+        most = np.inf if c.total is None else np.floor(c.total * in_steps + 1e-9)
+        if c.target_cost is not None:
+            counted, ratio = 1.0 / np.maximum(p.value, 1e-300), 1.0 / (c.target_cost * in_steps)
+        elif c.target_roas is not None and p.unit != "conversions":
+            counted, ratio = np.ones(len(p.value)), c.target_roas / in_steps
+        else:
+            raise ConfigurationError("a target return needs values of conversions", "target_roas", c.target_roas, "use target_cost")
+        total = affordable_total(p.curves, counted, limits, free, p.known, ratio=ratio, most=float(most))
+        return attrs.evolve(limits, total=total)
 
     def _plan(
         self,
@@ -388,13 +420,16 @@ def _feasible(limits: Limits, free: BoolArray, known: BoolArray) -> bool:
     return limits.total - held >= float(limits.low[free].sum()) - 1e-6
 
 
-def _drop(limits: Limits, free: BoolArray, known: BoolArray, total: float, weak: Int64) -> Int64:
-    """Return the arms to hold next: the weaker half of the weak ones, fewer where the total would be out of reach."""
+def _drop(limits: Limits, free: BoolArray, known: BoolArray, total: float, weak: Int64, *, duty: bool) -> Int64:
+    """Return the arms to hold next: the weaker half of the weak ones, fewer where the total would be out of reach.
+
+    Without a duty to spend the total it is enough that the total is not passed.
+    """
     count = (len(weak) + 1) // 2
     while count:
         trial = free.copy()
         trial[weak[:count]] = False
-        if can_meet(limits, trial, known, total):
+        if can_meet(limits, trial, known, total) or (not duty and _feasible(limits, trial, known)):
             return weak[:count]
         count //= 2
     return weak[:0]
