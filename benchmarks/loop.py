@@ -3,8 +3,8 @@
     python benchmarks/loop.py [scenario ...] [--seeds 16] [--first-seed 0] [--days 70] [--jobs 2] [--variants ...] [--json FILE]
 
 Every policy starts with 14 days of an equal split (the loop watches in ``shadow``); the 56 days after them count. The same seed gives
-the same market, the same noise of a day and the same faults to every policy. Seeds 0-15 are for work; the scenario "untouched" and seeds 1000 and
-up are kept for the end. Cost is spend over *expected* incremental conversions, both read from the market's own curves.
+the same market, the same noise of a day and the same faults to every policy. Seeds 0-15 are for work; the scenario "untouched" and seeds
+1000 and up are kept for the end. Cost is spend over *expected* incremental conversions, both read from the market's own curves.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def test_a_platforms_own_window_is_a_warning(make_signals, now):
     assert "platform meta" in report.conditions[0].evidence
 
 
-@pytest.mark.parametrize(("tagged", "severity", "advice"), [(0.99, "ok", "run"), (0.93, "warning", "run"), (0.75, "critical", "hold")])
+@pytest.mark.parametrize(("tagged", "severity", "advice"), [(0.99, "ok", "run"), (0.93, "warning", "run"), (0.65, "critical", "hold")])
 def test_untagged_events_degrade(make_signals, now, tagged, severity, advice):
     """Tags under the warning limit warn, under the critical one hold."""
     report = _assess(make_signals(GOOD), now, ingested=_ingested(a=tagged, b=tagged))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from closedloop.health.conditions import integrations, one_window, tagging, volume
+from closedloop.health.failures import detect
 from closedloop.health.thresholds import Thresholds
 from closedloop.records.action import Receipts
 from closedloop.records.feedback import Advice, Finding, HealthReport
@@ -39,21 +40,26 @@ def assess(
         receipts: Where actions stand.
         now: When; None takes the signals' time.
         thresholds: Limits.
-        findings: Other findings that count, such as those of the failure detectors.
+        findings: Other findings that count, such as those of `compare_reports` and `credit_against_tests`.
     """
     limits = thresholds or Thresholds()
     window = one_window(windows, limits)
     tags, tags_by_campaign = tagging(ingested, signals, limits)
     enough, enough_by_campaign, campaigns = volume(signals, limits)
     settled, stale = integrations(receipts, signals, now, limits)
+    findings = (*detect(signals.outcomes, ingested, limits), *findings)
     for name, finding in tags_by_campaign.items():
         if finding.severity == "critical" and campaigns.get(name) == "run":
             campaigns[name] = "hold"
     extra = [f for f in (*enough_by_campaign.values(), *tags_by_campaign.values()) if f.severity != "ok"]
     broken = [f for f in (window, tags, settled, *findings) if f.severity == "critical" and f.scope == "account"]
     for finding in findings:
-        if finding.severity == "critical" and campaigns.get(finding.scope) == "run":
-            campaigns[finding.scope] = "hold"
+        if finding.severity != "critical":
+            continue
+        for name, present in campaigns.items():  # a finding about an arm or a platform holds the campaigns that it touches
+            touched = name == finding.scope or name.startswith(f"{finding.scope} / ") or finding.scope.startswith(f"{name} / ")
+            if present == "run" and touched:
+                campaigns[name] = "hold"
     advice: Advice
     if broken:
         advice, because = "hold", "; ".join(f"{f.name}: {f.evidence}" for f in broken)

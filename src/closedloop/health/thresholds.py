@@ -19,6 +19,8 @@ class Thresholds:
         settled_critical: The share under which the integration is broken, once the interval lies below it.
         settle_within_hours: Hours after recording within which an action should be confirmed; a daily cycle looks again a day later.
         stale_warning_days, stale_critical_days: Age of a platform's newest data.
+        double_counted: Share of conversions counted by a second counter above which nothing new is decided.
+        accepted_day: Day (since 1970-01-01 UTC) from which on tags and tracker are as meant; what changed before it is no finding.
         level: Level of all intervals.
 
     >>> Thresholds().minimum_volume
@@ -27,16 +29,18 @@ class Thresholds:
 
     minimum_volume: float = 50.0
     tagged_warning: float = 0.95
-    tagged_critical: float = 0.85
+    tagged_critical: float = 0.7
     settled_warning: float = 0.9
     settled_critical: float = 0.7
     settle_within_hours: float = 30.0
     stale_warning_days: float = 1.5
     stale_critical_days: float = 3.0
+    double_counted: float = 0.05
+    accepted_day: int | None = None
     level: float = 0.9
 
     def __attrs_post_init__(self) -> None:
-        for name in ("tagged_warning", "tagged_critical", "settled_warning", "settled_critical"):
+        for name in ("tagged_warning", "tagged_critical", "settled_warning", "settled_critical", "double_counted"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigurationError("a share lies between 0 and 1", name, getattr(self, name))
         for low, high in (
