@@ -42,7 +42,7 @@ def tidy(ax: Any, title: str, x: str = "", y: str = "", grid: str = "x") -> Any:
 def name_rows(ax: Any, labels: Sequence[object], hidden: int = 0) -> npt.NDArray[np.int64]:
     """Label the rows from the top down and return their heights."""
     rows = np.arange(len(labels))
-    ax.set_yticks(rows, [plain(label, 44) for label in labels], parse_math=False)
+    ax.set_yticks(rows, [plain(label, 54) for label in labels], parse_math=False)
     ax.set_ylim(max(len(labels), 1) - 0.4, -0.6)
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)

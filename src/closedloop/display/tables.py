@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 _CELL = 60  # longest cell shown; names can be hostile
+_SHORT = 26  # up to here a cell is not broken
 _PROSE = 300  # longest explanation shown
 
 
@@ -97,6 +98,9 @@ def html_table(columns: Mapping[str, Sequence[object]], *, title: str = "", limi
     """
     names, cells, numeric, hidden = _rows(columns, limit, wrap)
     align = ["right" if right else "left" for right in numeric]
+    for j, name in enumerate(names):  # an amount and its currency stay on one line
+        if name not in wrap and max((len(row[j]) for row in cells), default=0) <= _SHORT:
+            align[j] += ";white-space:nowrap"
     head = "".join(f'<th style="{_TH.format(align=a)}">{html.escape(n)}</th>' for n, a in zip(names, align, strict=True))
     body = "".join(
         "<tr>" + "".join(f'<td style="{_TD.format(align=a)}">{html.escape(c)}</td>' for c, a in zip(row, align, strict=True)) + "</tr>"
