@@ -71,34 +71,6 @@ def breaks(sums: Daily, accepted_day: int | None = None) -> Iterator[Break]:
             np.where(comparable, c1[:, part].sum(axis=1) / np.maximum(e1[:, part].sum(axis=1), 1e-9), 1.0)
             for part in (slice(None), slice(-AFTER, None))
         )
-        error = scatter(c0, e0)[0] * np.sqrt(1.0 / c1.shape[1] + 1.0 / c0.shape[1])
-        return float(c1.sum() / max(e1.sum(), 1e-9)), float(error)
-
-
-def breaks(sums: Daily, accepted_day: int | None = None) -> Iterator[Break]:
-    """Yield every day of the last 150 that has a week before it, as a break (oldest first).
-
-    Args:
-        sums: Daily sums.
-        accepted_day: Days before it are not looked at.
-    """
-    keep = np.ones(len(sums.days), dtype=bool) if accepted_day is None else sums.days >= accepted_day
-    clicks, spend, days = sums.clicks[:, keep], sums.spend[:, keep], int(keep.sum())
-    if not clicks.sum() or not spend.sum():
-        return
-    for split in range(max(_LEAST_BEFORE, days - SCANNED), days):
-        before = slice(max(0, split - BEFORE), split)
-        c0, s0, c1, s1 = clicks[:, before], spend[:, before], clicks[:, split:], spend[:, split:]
-        price = c0.sum(axis=1, keepdims=True) / np.maximum(s0.sum(axis=1, keepdims=True), 1e-9)
-        e0, e1 = price * s0, price * s1
-        usual = np.maximum(s0.mean(axis=1), 1e-9)
-        comparable = e1.sum(axis=1) >= _LEAST_CLICKS
-        for level in (s1.mean(axis=1) / usual, s1[:, -AFTER:].mean(axis=1) / usual):
-            comparable &= (level > 2 / 3) & (level < 1.5)
-        ratio, recent = (
-            np.where(comparable, c.sum(axis=1) / np.maximum(e.sum(axis=1), 1e-9), 1.0)
-            for c, e in ((c1, e1), (c1[:, -AFTER:], e1[:, -AFTER:]))
-        )
         error = scatter(c0, e0) * np.sqrt(1.0 / (days - split) + 1.0 / (before.stop - before.start))
         yield Break(ago=days - split, ratio=ratio, error=error, recent=recent, comparable=comparable, counts=(c0, e0, c1, e1))
 
