@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from closedloop.stats.changepoint import last_break
+from closedloop.stats.changepoint import drift, last_break, shares
 
 
 def enumerated(count, exposure, days, k, mu, k_after, hazard):
@@ -34,7 +34,7 @@ def enumerated(count, exposure, days, k, mu, k_after, hazard):
 def test_equals_the_sum_over_all_segmentations(rows, hazard):
     """Dynamic programming gives what enumeration gives."""
     count, exposure, days = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
-    found = last_break(count[None], exposure[None], days, k=np.array([2.5]), mu=np.array([0.07]), k_after=0.8, hazard=hazard)[0]
+    found = last_break(count[None], exposure[None], days, k=np.array([2.5]), mu=np.array([0.07]), k_after=0.8, hazards=[hazard])[0][0, 0]
     np.testing.assert_allclose(found, enumerated(count, exposure, days, 2.5, 0.07, 0.8, hazard), rtol=1e-7, atol=1e-12)
 
 
@@ -42,9 +42,9 @@ def test_units_do_not_touch_each_other():
     """Chunks or not, each unit's answer is its own."""
     rng = np.random.default_rng(0)
     count, exposure = rng.poisson(5, (40_000, 4)).astype(float), np.full((40_000, 4), 100.0)
-    args = {"k": np.ones(40_000), "mu": np.full(40_000, 0.05), "k_after": 1.0, "hazard": 0.01}
-    whole = last_break(count, exposure, np.ones(4), **args)
-    one = last_break(count[-1:], exposure[-1:], np.ones(4), k=np.ones(1), mu=np.full(1, 0.05), k_after=1.0, hazard=0.01)
+    args = {"k": np.ones(40_000), "mu": np.full(40_000, 0.05), "k_after": 1.0, "hazards": [0.01]}
+    whole = last_break(count, exposure, np.ones(4), **args)[0][0]
+    one = last_break(count[-1:], exposure[-1:], np.ones(4), k=np.ones(1), mu=np.full(1, 0.05), k_after=1.0, hazards=[0.01])[0][0]
     np.testing.assert_allclose(whole[-1], one[0], rtol=1e-12)
     np.testing.assert_allclose(whole.sum(axis=1), 1.0)
 
@@ -62,7 +62,7 @@ def test_is_calibrated_when_the_model_is_true():
         rate = np.where(broke, rng.gamma(k, mu / k, n), rate)
         start[broke] = b
         count[:, b] = rng.poisson(rate * exposure[:, b])
-    p = 1 - last_break(count, exposure, np.ones(blocks), k=np.full(n, k), mu=np.full(n, mu), k_after=k, hazard=hazard)[:, 0]
+    p = 1 - last_break(count, exposure, np.ones(blocks), k=np.full(n, k), mu=np.full(n, mu), k_after=k, hazards=[hazard])[0][0, :, 0]
     for low, high in ((0.0, 0.1), (0.1, 0.3), (0.3, 0.6), (0.6, 0.9), (0.9, 1.01)):
         bin_ = (p >= low) & (p < high)
         said, true = p[bin_].mean(), (start[bin_] > 0).mean()
@@ -71,5 +71,26 @@ def test_is_calibrated_when_the_model_is_true():
 
 def test_no_hazard_never_breaks():
     """With hazard 0 the whole history is one segment, whatever the counts."""
-    found = last_break(np.array([[0.0, 900.0]]), np.ones((1, 2)), np.ones(2), k=np.ones(1), mu=np.ones(1), k_after=1.0, hazard=0.0)
+    found = last_break(np.array([[0.0, 900.0]]), np.ones((1, 2)), np.ones(2), k=np.ones(1), mu=np.ones(1), k_after=1.0, hazards=[0.0])[0][0]
     assert found.tolist() == [[pytest.approx(1.0), 0.0]]
+
+
+def test_evidences_of_drift_and_calm_agree_when_nothing_is_forgotten():
+    """A drift with an endless half-life is the calm model: same evidence, same posterior."""
+    rng = np.random.default_rng(2)
+    count, exposure = rng.poisson(5, (20, 6)).astype(float), rng.uniform(50, 150, (20, 6))
+    k, mu = np.full(20, 2.0), np.full(20, 0.05)
+    shape, rate, evidence = drift(count, exposure, np.ones(6), k=k, mu=mu, k_after=np.ones(20), half_life=1e12)
+    _, calm = last_break(count, exposure, np.ones(6), k=k, mu=mu, k_after=1.0, hazards=[0.0])
+    np.testing.assert_allclose(evidence, calm[0], rtol=1e-8)
+    np.testing.assert_allclose(shape, 2.0 + count.sum(axis=1))
+    np.testing.assert_allclose(rate, 40.0 + exposure.sum(axis=1), rtol=1e-6)
+
+
+def test_shares_find_the_mixture():
+    """With decisive evidence, the shares are the counts of units."""
+    evidence = np.zeros((2, 100))
+    evidence[0, :70] = 50
+    evidence[1, 70:] = 50
+    found = shares(evidence, np.array([0.5, 0.5]))
+    np.testing.assert_allclose(found.sum(axis=1), [70, 30], atol=1e-6)

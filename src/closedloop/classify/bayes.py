@@ -46,8 +46,8 @@ class BayesClassifier:
         window: The attribution window of the evidence; outcomes made under another one are refused.
         level: Level of every interval, in (0, 1).
         half_life: Age at which evidence counts half, such as ``"28d"``; None (the default) lets the data say how far back the
-            present goes, by the posterior of each arm's last break.
-        breaks_per_year: Expected breaks of an arm's rate per year, for the default; 0 forgets nothing.
+            present goes: calm, broken or drifting, each weighed by its evidence and by how common it is among the arms.
+        breaks_per_year: Typical breaks of an arm's rate per year, for the default; 0 forgets nothing.
         groups: Tag columns whose combinations pool their arms; those that the arms lack are left out.
         seed: Seed of the draws behind P(best), the expected loss and sums over kinds of touch.
 

@@ -16,11 +16,16 @@ from closedloop.classify.evidence import KindEvidence
 from closedloop.records.interval import FloatArray
 from closedloop.records.outcomes import DelayCurve, Outcomes
 from closedloop.records.signal import GammaMixture
-from closedloop.stats.changepoint import last_break
+from closedloop.stats.changepoint import drift, last_break, shares
 from closedloop.stats.gamma_poisson import GroupPriors, fit_group_priors, mixture_quantile, pearson_dispersion, posterior_mixture
 
 _DELAY_DRAWS = 256
 _K_AFTER = 1.0  # concentration of the rate after a break: it can land anywhere around the group's mean
+# Histories that an arm may have had: breaks at these multiples of the expected number, or drift with these half-lives in days; how
+# common each is among the arms is learned from all of them.
+_BREAKS = (0.0, 0.5, 2.0)
+_DRIFTS = (3.0, 7.0, 21.0, 60.0)
+_PRIOR_SHARES = np.array([0.6, 0.15, 0.05, 0.03, 0.05, 0.06, 0.06])
 _RECENT, _MIDDLE = 7.0, 28.0  # ages in days that sort breaks into the three components they are merged to
 
 
@@ -31,6 +36,7 @@ class Rates:
     Args:
         mixture: The posterior of conversions per exposure.
         since: Probability that the present began with each block, oldest first, shape (A, B); entry 0 is "never broke".
+        drifting: Probability that the rate drifts rather than breaks, shape (A,).
         borrowed: Share of the prior in the posterior rate parameter, shape (A,).
         volume: Effective number of conversions, shape (A,).
         dispersion: Over-dispersion applied, at least 1, shape (A,).
@@ -41,6 +47,7 @@ class Rates:
 
     mixture: GammaMixture
     since: FloatArray
+    drifting: FloatArray
     borrowed: FloatArray
     volume: FloatArray
     dispersion: FloatArray
@@ -148,22 +155,23 @@ def fit_rates(
     counts, exposures = counts / t, exposures / t
     if priors is None:
         priors = fit_group_priors(counts.sum(axis=1), exposures.sum(axis=1), group, n_groups)
-    since = np.ones((n, 1))
+    history = _calm(n)
     if hazard is not None:
-        k = np.exp((priors.weight * np.log(priors.k)).sum(axis=1))[group]
-        mu = np.exp((priors.weight * priors.log_mu).sum(axis=1))[group]
         # Where the delay curve is uncertain, a young block says less about a break.
+        mu = _centre(priors.log_mu, priors, group)
         trust = 1.0 / (1.0 + block_variance * exposures * mu[:, None])
-        since = last_break(counts * trust, exposures * trust, e.block_days, k=k, mu=mu, k_after=np.minimum(k, _K_AFTER), hazard=hazard)
-        volume = (since * _from_start(counts)).sum(axis=1)
-    mixture, borrowed = _mixture(counts, exposures, variance, since, e.block_age, group, priors)
+        history = _histories(counts * trust, exposures * trust, e.block_days, group, priors, hazard)
+        volume = (history.since * _from_start(counts)).sum(axis=1) + history.drifting * history.drift_volume
+    args = (variance, history, e.block_age, e.block_days, group, priors)
+    mixture, borrowed = _mixture(counts, exposures, *args)
     fewest = most = None
     if untagged_c is not None and untagged_x is not None:
-        fewest, _ = _mixture(counts, exposures + untagged_x / t, variance, since, e.block_age, group, priors)
-        most, _ = _mixture(counts + untagged_c / t, exposures, variance, since, e.block_age, group, priors)
+        fewest, _ = _mixture(counts, exposures + untagged_x / t, *args)
+        most, _ = _mixture(counts + untagged_c / t, exposures, *args)
     return Rates(
         mixture=mixture,
-        since=since,
+        since=history.since,
+        drifting=history.drifting,
         borrowed=borrowed,
         volume=volume,
         dispersion=dispersion,
@@ -171,6 +179,54 @@ def fit_rates(
         fewest=fewest,
         most=most,
         priors=priors,
+    )
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _History:
+    """What each arm's past was like: probabilities of calm and of the last break (A, B), of drift (A,) and of each half-life (H, A)."""
+
+    since: FloatArray
+    drifting: FloatArray
+    half_lives: FloatArray
+    drift_volume: FloatArray
+
+
+def _calm(n: int) -> _History:
+    return _History(since=np.ones((n, 1)), drifting=np.zeros(n), half_lives=np.zeros((len(_DRIFTS), n)), drift_volume=np.zeros(n))
+
+
+def _centre(values: FloatArray, priors: GroupPriors, group: npt.NDArray[np.int32]) -> FloatArray:
+    """Return the geometric centre over the nodes of the group prior, per arm."""
+    return np.asarray(np.exp((priors.weight * values).sum(axis=1))[group])
+
+
+def _concentrations(priors: GroupPriors, group: npt.NDArray[np.int32]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return k, mu and the concentration after a break, per arm."""
+    k = _centre(np.log(priors.k), priors, group)
+    return k, _centre(priors.log_mu, priors, group), np.minimum(k, _K_AFTER)
+
+
+def _histories(
+    counts: FloatArray, exposures: FloatArray, days: FloatArray, group: npt.NDArray[np.int32], priors: GroupPriors, hazard: float
+) -> _History:
+    n, blocks = counts.shape
+    if hazard == 0.0 or blocks == 1:
+        since = np.zeros((n, blocks))
+        since[:, 0] = 1.0
+        return attrs.evolve(_calm(n), since=since)
+    k, mu, after = _concentrations(priors, group)
+    since, evidence = last_break(counts, exposures, days, k=k, mu=mu, k_after=after, hazards=[b * hazard for b in _BREAKS])
+    drifts = [drift(counts, exposures, days, k=k, mu=mu, k_after=after, half_life=h) for h in _DRIFTS]
+    weight = shares(np.concatenate([evidence, np.stack([d[2] for d in drifts])]), _PRIOR_SHARES)
+    of_drift = weight[len(_BREAKS) :]
+    drifting = of_drift.sum(axis=0)
+    volumes = np.stack([np.maximum(d[0] - after, 0.0) for d in drifts])
+    return _History(
+        since=np.einsum("ha,hab->ab", weight[: len(_BREAKS)], since),
+        drifting=drifting,
+        half_lives=of_drift,
+        drift_volume=(of_drift * volumes).sum(axis=0) / np.where(drifting > 0, drifting, 1.0),
     )
 
 
@@ -183,31 +239,41 @@ def _mixture(
     counts: FloatArray,
     exposures: FloatArray,
     variance: FloatArray,
-    since: FloatArray,
+    history: _History,
     block_age: FloatArray,
+    block_days: FloatArray,
     group: npt.NDArray[np.int32],
     priors: GroupPriors,
 ) -> tuple[GammaMixture, FloatArray]:
-    """Return the posterior and the share borrowed from the group: nodes of the group prior if nothing broke, else by age of the break."""
+    """Return the posterior and the share borrowed from the group.
+
+    Components: the nodes of the group prior if nothing changed, breaks by their age, and drift.
+    """
     c, x = _from_start(counts), _from_start(exposures)
+    since = history.since
     shape, rate, weight, borrowed = posterior_mixture(c[:, 0], x[:, 0], group, priors, exposure_variance=variance[:, 0])
     if since.shape[1] == 1:
         return GammaMixture(shape=shape, rate=rate, weight=weight), borrowed
-    mu = np.exp((priors.weight * priors.log_mu).sum(axis=1))[group]
-    k = np.minimum(np.exp((priors.weight * np.log(priors.k)).sum(axis=1))[group], _K_AFTER)
+    _, mu, k = _concentrations(priors, group)
     place = np.where(block_age <= _RECENT, 2, np.where(block_age <= _MIDDLE, 1, 0))
-    mass, first, second = (np.zeros((3, len(mu))) for _ in range(3))
+    mass, first, second = (np.zeros((4, len(mu))) for _ in range(3))
     total_borrowed = since[:, 0] * borrowed
-    for i in range(1, since.shape[1]):
-        w, after = since[:, i], k / mu + x[:, i]
-        mean = (k + c[:, i]) / after
-        own = x[:, i] / after
-        spread = mean / after + (mean * own) ** 2 * variance[:, i]
-        j = int(place[i])
+
+    def add(j: int, w: FloatArray, s: FloatArray, r: FloatArray, uncertain: FloatArray) -> None:
+        """Add a Gamma(s, r) of weight w to component j; ``uncertain`` is the variance of its log exposure."""
+        mean, own = s / r, 1.0 - k / mu / r
         mass[j] += w
         first[j] += w * mean
-        second[j] += w * (spread + mean**2)
-        total_borrowed += w * (1.0 - own)
+        second[j] += w * (mean / r + (mean * own) ** 2 * uncertain + mean**2)
+        total_borrowed[:] += w * (1.0 - own)
+
+    for i in range(1, since.shape[1]):
+        add(int(place[i]), since[:, i], k + c[:, i], k / mu + x[:, i], variance[:, i])
+    if history.drifting.any():
+        first_k = _centre(np.log(priors.k), priors, group)
+        for half_life, w in zip(_DRIFTS, history.half_lives, strict=True):
+            s, r, _ = drift(counts, exposures, block_days, k=first_k, mu=mu, k_after=k, half_life=half_life)
+            add(3, w, s, r, variance[:, 0])
     filled = mass > 0
     m = np.where(filled, first / np.where(filled, mass, 1.0), shape[:, 0] / rate[:, 0])
     v = np.where(filled, second / np.where(filled, mass, 1.0) - m**2, m**2)
@@ -251,7 +317,7 @@ def _delay_variance(outcomes: Outcomes, e: KindEvidence, curve: DelayCurve | Non
             continue
         part = by_age * (ages <= e.block_age[b])
         variance[:, b] = ((part @ covariance) * part).sum(axis=1)
-    variance /= np.maximum(whole, 1e-300) ** 2
+    variance = np.divide(variance, whole**2, out=np.zeros_like(variance), where=whole > 0)
     inside = np.diagonal(covariance)
     oldest, newest = e.block_age, np.append(e.block_age[1:], 0.0)
     of_block = [inside[(ages <= o) & (ages > y)] for o, y in zip(oldest, newest, strict=True)]
