@@ -1,7 +1,8 @@
 """Record, send within limits, confirm."""
 
+from closedloop.execute.delay import DelayReport, delay_report
 from closedloop.execute.executor import OutboxExecutor
 from closedloop.execute.lifecycle import FINAL, MOVES, diagram
 from closedloop.execute.quota import QuotaGate
 
-__all__ = ["FINAL", "MOVES", "OutboxExecutor", "QuotaGate", "diagram"]
+__all__ = ["FINAL", "MOVES", "DelayReport", "OutboxExecutor", "QuotaGate", "delay_report", "diagram"]
