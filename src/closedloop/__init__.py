@@ -40,7 +40,7 @@ from closedloop.interfaces import (
     ReportsSpend,
 )
 from closedloop.ledger import MemoryLedger, SqliteLedger
-from closedloop.loop import ClosedLoop, CycleReport
+from closedloop.loop import ClosedLoop, CycleReport, Replay, replay
 from closedloop.platforms.simulated import SimulatedPlatform
 from closedloop.records.action import AttemptResult, Change, Entry, Receipt, Receipts, Recorded, TargetState
 from closedloop.records.arms import Arm, Arms
@@ -111,6 +111,7 @@ __all__ = [
     "Receipts",
     "Recorded",
     "RejectedError",
+    "Replay",
     "ReportsSpend",
     "Signal",
     "Signals",
@@ -127,4 +128,5 @@ __all__ = [
     "WindowedAttribution",
     "__version__",
     "assess",
+    "replay",
 ]

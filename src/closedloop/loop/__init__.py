@@ -2,6 +2,7 @@
 
 from closedloop.loop.cycle import CycleReport, Mode
 from closedloop.loop.loop import ClosedLoop
+from closedloop.loop.replay import Replay, ReplayedCycle, replay
 from closedloop.loop.report import render
 
-__all__ = ["ClosedLoop", "CycleReport", "Mode", "render"]
+__all__ = ["ClosedLoop", "CycleReport", "Mode", "Replay", "ReplayedCycle", "render", "replay"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -42,3 +43,17 @@ def hold_unreadable(plan: Plan, unreadable: Mapping[Arm, str]) -> Plan:
         return attrs.evolve(hold, reason="integration", explanation=f"Its budget could not be read: {why}.", lift=mend)
 
     return attrs.evolve(plan, holds=tuple(explain(h) for h in plan.holds))
+
+
+def overridden(plan: Plan, provenance: Mapping[str, Any]) -> Plan:
+    """Return the decider's plan as the loop hands it on.
+
+    Args:
+        plan: What the decider decided.
+        provenance: What the loop adds to the plan's own; ``override`` says what the loop knew: ``unreadable`` (pairs of arm and reason) and
+            ``hold`` (reason, explanation, what would lift it; None to let the plan stand).
+    """
+    plan = attrs.evolve(plan, provenance={**plan.provenance, **provenance})
+    override = provenance["override"]
+    plan = hold_unreadable(plan, {tuple(arm): why for arm, why in override["unreadable"]})
+    return plan if override["hold"] is None else hold_all(plan, *override["hold"])

@@ -28,8 +28,10 @@ from closedloop.ingest import TableIngestor
 from closedloop.interfaces import AttributionFeedback, Classifier, Decider, Executor, Ingestor, Ledger, ReadsState
 from closedloop.ledger import MemoryLedger, SqliteLedger, decode, encode
 from closedloop.loop.cycle import CycleReport, Mode
-from closedloop.loop.holds import hold_all, hold_unreadable
+from closedloop.loop.evidence import pack
+from closedloop.loop.holds import overridden
 from closedloop.loop.recording import approval_entry, cycle_entry, identity_entry, mode_entry, plan_entry
+from closedloop.loop.replay import EVIDENCE
 from closedloop.records.action import Receipts
 from closedloop.records.arms import Arm
 from closedloop.records.decision import Constraints, Plan, Target
@@ -213,20 +215,21 @@ class ClosedLoop:
             out.append(self._assess(ingested, signals, recent, now))
             health: HealthReport = out[0]
         with self._room("decide", timings) as out:
-            plan, note = self._plan(cycle, signals, health, now)
+            plan, note, evidence = self._plan(cycle, signals, health, now)
             out.append(plan)
         receipts = Receipts()
         recorded = plan_entry(cycle, plan, self.mode, now)
+        kept = {} if evidence is None else {f"{EVIDENCE}{cycle}": evidence}
         if self.mode == "auto" and plan.decisions:
             with self._room("execute", timings) as out:
-                self.ledger.append([recorded])  # recorded before sent
+                self.ledger.append([recorded], states=kept)  # recorded before sent, with the signals that triggered it
                 self._let_send()
                 out.append(self.executor.execute(plan, now=now))
                 receipts = out[0]
 
         entries = [identity_entry(self._mine, now)] if cycle == 1 else []
         entries += [recorded, cycle_entry(cycle, plan, self.mode, ingested, health, now)]
-        self.ledger.append(entries, states={_STATE: outcomes.state.to_bytes()})
+        self.ledger.append(entries, states={**kept, _STATE: outcomes.state.to_bytes()})
         return CycleReport(
             cycle=cycle,
             now=now,
@@ -275,22 +278,27 @@ class ClosedLoop:
 
     # ---------------------------------------------------------------- deciding
 
-    def _plan(self, cycle: int, signals: Signals, health: HealthReport, now: datetime) -> tuple[Plan, str]:
+    def _plan(self, cycle: int, signals: Signals, health: HealthReport, now: datetime) -> tuple[Plan, str, bytes | None]:
         recorded = self.ledger.newest("plan", subject=f"cycle {cycle}")
         if recorded:
-            return decode(recorded[0].entry.body["plan"]), "resumed: the plan recorded before the interruption stands"
+            return decode(recorded[0].entry.body["plan"]), "resumed: the plan recorded before the interruption stands", None
         budgets, unreadable = self._budgets(signals, now)
         rng = np.random.default_rng([self.seed, cycle])
         plan = self.decider.decide(signals, budgets, horizon=self.horizon, now=now, rng=rng)
-        plan = attrs.evolve(plan, provenance={**plan.provenance, "cycle": cycle, "seed": self.seed, "mode": self.mode})
-        plan = hold_unreadable(plan, unreadable)
+        hold, note = self._reason_to_hold(health)
+        override = {"unreadable": [[list(arm), why] for arm, why in unreadable.items()], "hold": hold}
+        added = {"cycle": cycle, "seed": self.seed, "mode": self.mode, "override": override}
+        return overridden(plan, added), note, pack(signals, budgets)
+
+    def _reason_to_hold(self, health: HealthReport) -> tuple[list[str] | None, str]:
+        """Return reason, explanation and mend where the loop as a whole must hold, and the note for the report."""
         paused = self.paused
         if paused is not None:
-            return hold_all(plan, "paused", f"The loop is paused: {paused}.", "Call resume()."), "paused"
+            return ["paused", f"The loop is paused: {paused}.", "Call resume()."], "paused"
         if health.advice != "run":
             mend = "; ".join(f.mend for f in (*health.conditions, *health.findings) if f.severity == "critical" and f.mend)
-            return hold_all(plan, "health", f"Health says {health.advice}: {health.because}.", mend), f"health: {health.advice}"
-        return plan, ""
+            return ["health", f"Health says {health.advice}: {health.because}.", mend], f"health: {health.advice}"
+        return None, ""
 
     def _target(self, signals: Signals, position: int) -> Target | None:
         arm = signals.arms[position]
