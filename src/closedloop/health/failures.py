@@ -124,7 +124,7 @@ def data_gaps(sums: Daily, limits: Thresholds) -> list[Finding]:
     if expected is None:
         return []
     found = []
-    for i in np.flatnonzero(expected.is_gap()):
+    for i in np.flatnonzero(expected.is_gap(share=limits.gap_share)):
         low, middle, high = ratio_interval(float(expected.count[i]), 1.0, max(float(expected.mean[i]), 1e-9), 1.0, level=limits.level)
         found.append(
             Finding(
@@ -132,7 +132,7 @@ def data_gaps(sums: Daily, limits: Thresholds) -> list[Finding]:
                 severity="critical",
                 scope=names[i],
                 measured=Interval(low=low, estimate=middle, high=high, level=limits.level, kind="credible"),
-                threshold=0.5,
+                threshold=limits.gap_share,
                 evidence=f"{number(float(expected.count[i]))} touches of {names[i]} on the last day, not {number(float(expected.mean[i]))}",
                 mend=f"look at the export of {names[i]}, then ingest the missing day again",
             )

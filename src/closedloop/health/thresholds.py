@@ -21,6 +21,7 @@ class Thresholds:
         stale_warning_days, stale_critical_days: Age of a platform's newest data.
         double_counted: Share of conversions counted by a second counter above which nothing new is decided.
         accepted_day: Day (since 1970-01-01 UTC) from which on tags and tracker are as meant; what changed before it is no finding.
+        gap_share: A platform's day under this share of what was expected, and credibly so, is a gap; 0 looks for none.
         level: Level of all intervals.
 
     >>> Thresholds().minimum_volume
@@ -37,10 +38,29 @@ class Thresholds:
     stale_critical_days: float = 3.0
     double_counted: float = 0.05
     accepted_day: int | None = None
+    gap_share: float = 0.5
     level: float = 0.9
 
+    @classmethod
+    def off(cls) -> Thresholds:
+        """Return limits under which nothing ever holds: to see what the checks are worth, in a simulation.
+
+        >>> Thresholds.off().tagged_critical
+        0.0
+        """
+        return cls(
+            minimum_volume=0.0,
+            tagged_critical=0.0,
+            settled_critical=0.0,
+            stale_warning_days=1e9,
+            stale_critical_days=1e9,
+            double_counted=1.0,
+            accepted_day=2**31,
+            gap_share=0.0,
+        )
+
     def __attrs_post_init__(self) -> None:
-        for name in ("tagged_warning", "tagged_critical", "settled_warning", "settled_critical", "double_counted"):
+        for name in ("tagged_warning", "tagged_critical", "settled_warning", "settled_critical", "double_counted", "gap_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigurationError("a share lies between 0 and 1", name, getattr(self, name))
         for low, high in (
