@@ -1,6 +1,14 @@
 """Attribution feedback: credit with a window and an interval."""
 
-from closedloop.attribute.attribution import MODELS, WindowedAttribution, credit_intervals
+from closedloop.attribute.attribution import MODELS, WindowedAttribution
+from closedloop.attribute.coalitions import shapley_values
+from closedloop.attribute.heuristics import Touches
+from closedloop.attribute.intervals import credit_intervals
+from closedloop.attribute.path_credit import PathCredits, attribute_paths
+from closedloop.attribute.paths import PathCounts
 from closedloop.attribute.state import AttributionState
 
-__all__ = ["MODELS", "AttributionState", "WindowedAttribution", "credit_intervals"]
+__all__ = [
+    "MODELS", "AttributionState", "PathCounts", "PathCredits", "Touches", "WindowedAttribution", "attribute_paths", "credit_intervals",
+    "shapley_values",
+]  # fmt: skip

@@ -12,15 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import attrs
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaincinv
 
 from closedloop.attribute.absorb import absorb
 from closedloop.attribute.cohorts import Open, delay_bins, settle, window_bins
+from closedloop.attribute.intervals import credit_intervals
 from closedloop.attribute.journeys import join, last_touch, own_credits
 from closedloop.attribute.rows import CONVERSION
 from closedloop.attribute.state import AttributionState, Terms
@@ -30,7 +29,6 @@ from closedloop.interfaces import State
 from closedloop.records.action import Receipt
 from closedloop.records.arms import IntArray
 from closedloop.records.batch import EventBatch
-from closedloop.records.interval import FloatArray, Intervals
 from closedloop.records.moments import US_PER_DAY, parse_duration, to_us
 from closedloop.records.money import MICROS
 from closedloop.records.outcomes import Cohorts, DelayCurve, Outcomes, SpendDays
@@ -143,9 +141,8 @@ class WindowedAttribution:
         before = absorb(state, batch, now_us)
         limits = self.window.limits_us()
         credits = join([own_credits(before.rows, limits), last_touch(before.rows, limits)])
-        clock = self._clock(before, now_us)
         settled, open_part = settle(before, credits)
-        return self._outcomes(before, settled, open_part, clock)
+        return self._outcomes(settled, open_part, self._clock(settled, now_us))
 
     def load(self, data: bytes) -> AttributionState:
         """Return the state saved by its ``to_bytes``.
@@ -187,7 +184,7 @@ class WindowedAttribution:
             until = np.where(credits_itself, until, feed)
         return _Clock(until=until if now_us is None else np.minimum(until, now_us), newest=newest // US_PER_DAY)
 
-    def _outcomes(self, before: AttributionState, state: AttributionState, now_open: Open, clock: _Clock) -> Outcomes:
+    def _outcomes(self, state: AttributionState, now_open: Open, clock: _Clock) -> Outcomes:
         cohorts = Table.add([state.cohorts, now_open.cohorts])
         arm, day, kind = (cohorts.keys[name] for name in ("arm", "day", "kind"))
         closed = clock.newest - self._terms.lateness - self.window.longest_days
@@ -268,30 +265,4 @@ def _positions(state: AttributionState, compact: AttributionState) -> npt.NDArra
     return position
 
 
-def credit_intervals(arm: npt.NDArray[np.integer[Any]], credit: FloatArray, credit_squared: FloatArray, n: int, level: float) -> Intervals:
-    """Return the credited conversions per arm with exact Gamma intervals for the expected number (Jeffreys prior).
-
-    Fractional credit is tempered: with ``phi = sum w^2 / sum w`` the count ``credit / phi`` is taken as Poisson.
-
-    Args:
-        arm: Arm of each cohort, shape (R,).
-        credit, credit_squared: Sums of credits and of their squares, shape (R,).
-        n: Number of arms.
-        level: Level of the intervals.
-
-    >>> credit_intervals(np.array([0]), np.array([4.0]), np.array([4.0]), 1, 0.9)[0]
-    4 [1.66, 8.46] (90 % credible)
-    """
-    total = np.bincount(arm, weights=credit, minlength=n).astype(np.float64)
-    squared = np.bincount(arm, weights=credit_squared, minlength=n).astype(np.float64)
-    phi = np.divide(squared, total, out=np.ones(n), where=total > 0)
-    phi = np.where(phi > 0, phi, 1.0)
-    tail = (1.0 - level) / 2.0
-    shape = total / phi + 0.5
-    low, high = phi * gammaincinv(shape, tail), phi * gammaincinv(shape, 1.0 - tail)
-    return Intervals(
-        low=np.where(total > 0, np.minimum(low, total), 0.0), estimate=total, high=np.maximum(high, total), level=level, kind="credible"
-    )
-
-
-__all__ = ["MODELS", "WindowedAttribution", "credit_intervals"]
+__all__ = ["MODELS", "WindowedAttribution"]
