@@ -158,7 +158,7 @@ class TableIngestor:
         zone = zone_of(self.zone or (self.preset.zone if self.preset else None))
         typed = read_events(events.columns, n, zone=zone, time_unit=self.time_unit or (self.preset.time_unit if self.preset else None))
         found = failures(checked_frame(typed), self.schema) if n else []
-        found += _foreign(typed, self.currency)
+        found += [*events.failures, *_foreign(typed, self.currency)]
         lacking = missing_tag(typed.kind, typed.times["touch_at"], {k: codes for k, (codes, _) in typed.texts.items()}, self.tag_schema)
         aside, state = set_aside(found, lacking, typed, events, chunk, start)
         good = np.flatnonzero(state[row] < 2)
@@ -172,6 +172,7 @@ class TableIngestor:
         # A row whose every event has a newer version is a duplicate; an untagged one is then not set aside either.
         kept_row = np.zeros(n_rows, dtype=bool)
         kept_row[joined.row[keep]] = True
+        kept_row[state == 0] |= ~_speaking(joined.row, n_rows)[state == 0]
         segments = [p.aside.take(kept_row[p.aside.position] | (state[p.aside.position] == 2)) for p in parts]
         at, tagged = joined.at[keep], state[joined.row[keep]] == 0
         aside = at[~tagged]
@@ -196,6 +197,13 @@ class TableIngestor:
         if len(found) > 1:
             raise InputError("the rows are in several currencies", "currency", found, "name the one to keep: currency=" + repr(found[0]))
         return found[0] if found else NO_CURRENCY
+
+
+def _speaking(row: Int64, n_rows: int) -> npt.NDArray[np.bool_]:
+    """True for rows that became at least one event; the others (page views of an export) are accepted and say nothing."""
+    out = np.zeros(n_rows, dtype=bool)
+    out[row] = True
+    return out
 
 
 def _renamed(column: Any, renamed: Mapping[str, str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.object_]]:

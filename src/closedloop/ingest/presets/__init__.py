@@ -1,10 +1,10 @@
 """Presets: well-known exports mapped to the event table, one file each."""
 
 from closedloop.errors import ConfigurationError
-from closedloop.ingest.presets import open_bandit
+from closedloop.ingest.presets import criteo, ga4, google_ads, meta_insights, open_bandit, snowplow
 from closedloop.ingest.presets.base import Events, Preset
 
-PRESETS: dict[str, Preset] = {p.name: p for p in (open_bandit.PRESET,)}
+PRESETS: dict[str, Preset] = {p.name: p for p in (m.PRESET for m in (open_bandit, ga4, snowplow, google_ads, meta_insights, criteo))}
 
 
 def preset_named(name: str) -> Preset:
