@@ -153,7 +153,11 @@ def first_given(*columns: Any) -> Any:
     open_ = np.ones(len(out), dtype=bool)
     for column in columns:
         values = column.to_numpy(dtype=object)
-        given = open_ & column.notna().to_numpy(dtype=bool) & np.fromiter((v != "" for v in values), dtype=bool, count=len(values))
+        given = (
+            open_
+            & column.notna().to_numpy(dtype=bool)
+            & np.fromiter((not (isinstance(v, str) and v == "") for v in values), dtype=bool, count=len(values))
+        )
         out[given] = values[given]
         open_ &= ~given
     return pd.Series(out, dtype=object)
