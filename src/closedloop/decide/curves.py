@@ -1,4 +1,4 @@
-"""The response curve of every arm, from the daily cohorts and spend in its signals.
+"""What the daily cohorts and spend in the signals say: the response curve of every arm, and which arms certainly differ.
 
 Law of this file: two stages where clicks are reported (spend -> clicks here, clicks -> conversions in the classification's posterior), one
 stage on credited conversions elsewhere. Arms that neither informs keep the prior.
@@ -18,11 +18,13 @@ from closedloop.records.outcomes import Outcomes
 from closedloop.records.signal import Signals
 from closedloop.stats.response import Response, ResponsePrior
 from closedloop.stats.response_fit import DailyCounts, choose_response
+from closedloop.stats.sequences_share import certain
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _DAYS = 180  # older days say little of today's curve
+_CELLS = 5_000_000  # days x arms that the evidence valid at every look is computed for
 
 
 def learn(signals: Signals, at: FloatArray, prior: ResponsePrior, observed_weight: float) -> Response:
@@ -46,6 +48,35 @@ def learn(signals: Signals, at: FloatArray, prior: ResponsePrior, observed_weigh
             found = choose_response(part, at, prior, today=int(today), observed_weight=observed_weight).response
             response = _where(mine, found, response)
     return response
+
+
+def certain_moves(signals: Signals, arms: IntArray, rises: npt.NDArray[np.bool_], alpha: float) -> list[bool | None]:
+    """Return for each move whether it is certain: its arm earns more (less) than the others by evidence valid at every look.
+
+    Only closed cohorts enter (their counts no longer change), and only whole counts: fractional credit has no such guarantee (None). The
+    chance that *any* move is ever called certain while all arms are alike is at most ``alpha``. STATISTICS.md section 9.
+
+    Args:
+        signals: The evidence.
+        arms: Positions of the m arms that move.
+        rises: Whether each gets more money, shape (m,).
+        alpha: Level of false answers.
+    """
+    outcomes = signals.outcomes
+    whole = np.array_equal(outcomes.cohorts.credit, np.rint(outcomes.cohorts.credit))
+    if not len(arms) or not whole or not np.array_equal(outcomes.cohorts.credit, outcomes.cohorts.credit_squared):
+        return [None] * len(arms)
+    data = daily_counts(outcomes, _positions(signals))[1]
+    last = min(outcomes.watermark.values(), default=0) // US_PER_DAY - outcomes.window.longest_days - 1
+    rows = data.day <= last
+    days, place = np.unique(data.day[rows], return_inverse=True)
+    if not len(days) or len(days) * len(signals) > _CELLS:
+        return [None] * len(arms)
+    count, spend = np.zeros((len(days), len(signals))), np.zeros((len(days), len(signals)))
+    np.add.at(count, (place, data.arm[rows]), data.count[rows])
+    np.add.at(spend, (place, data.arm[rows]), data.spend[rows])
+    better, worse = certain(count, spend, alpha=alpha, streams=arms)
+    return [bool(b if up else w) for b, w, up in zip(better, worse, rises, strict=True)]
 
 
 def _where(mine: npt.NDArray[np.bool_], one: Response, other: Response) -> Response:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from closedloop.decide.allocate import Allocation, affordable_total, allocate, can_meet, keep_few, worth
-from closedloop.decide.curves import learn
+from closedloop.decide.curves import certain_moves, learn
 from closedloop.decide.evidence import Draws, draw, helps, summary
 from closedloop.decide.holds import Why, find_holds
 from closedloop.decide.identity import decision_id, digest_of, plan_id, provenance_of
@@ -323,8 +323,10 @@ class BudgetDecider:
         gain, p_gain, shortfall = summary(whole, self.level)
         added = worth(p.curves, p.limits, allocation)
         order = np.argsort(-added[moved], kind="stable")
+        sure = certain_moves(p.signals, moved, allocation.after[moved] > p.limits.now[moved], 1.0 - self.level)
         decisions = tuple(
-            self._decision(p, digest, allocation, int(moved[j]), summary(gains[:, j], self.level)[0], float(chances[j])) for j in order
+            self._decision(p, digest, allocation, int(moved[j]), summary(gains[:, j], self.level)[0], float(chances[j]), sure[j])
+            for j in order
         )
         still = np.array(sorted(found), dtype=np.int64)
         still_known = still[p.known[still]]
@@ -358,7 +360,9 @@ class BudgetDecider:
             found.append({"name": name, "gain": [gain.low, gain.estimate, gain.high], "p_gain": chance})
         return found
 
-    def _decision(self, p: Problem, digest: str, allocation: Allocation, i: int, gain: Interval, chance: float) -> Decision:
+    def _decision(
+        self, p: Problem, digest: str, allocation: Allocation, i: int, gain: Interval, chance: float, sure: bool | None
+    ) -> Decision:
         arm, signals, money = p.signals.arms[i], p.signals, MICROS / p.limits.step
         now = p.limits.now[[i]]
         marginal = float(p.curves.take([i]).marginal(now)[0]) * money
@@ -379,6 +383,7 @@ class BudgetDecider:
             p_gain=chance,
             reason=reason,
             triggers={
+                "certain": sure,
                 "marginal_value": marginal,
                 "price": price,
                 "elasticity": float(p.response.take([i]).elasticity()[0]),
