@@ -3,5 +3,6 @@
 from closedloop.health.assess import assess
 from closedloop.health.comparisons import LiftTest, compare_reports, credit_against_tests
 from closedloop.health.thresholds import Thresholds
+from closedloop.health.trend import Trend, Trends, trends
 
-__all__ = ["LiftTest", "Thresholds", "assess", "compare_reports", "credit_against_tests"]
+__all__ = ["LiftTest", "Thresholds", "Trend", "Trends", "assess", "compare_reports", "credit_against_tests", "trends"]
