@@ -75,13 +75,13 @@ def gate(checks: int = 200_000) -> None:
     limits = [("account", 1e6, 60.0), ("account", 1e8, 86400.0), ("project", 1e7, 3600.0)]
     costs = {"account": 1.0, "project": 1.0}
     one = QuotaGate()
-    now, begin = 10**15, time.perf_counter()
+    now, begin = 10**15, time.process_time()
     for _ in range(checks):
         now += 10_000
         if one.wait(now, limits, costs) <= now:
             one.charge(now, limits, costs)
     print(
-        f"quota gate, three windows    {(time.perf_counter() - begin) / checks * 1e6:10.2f} microseconds a check with its charge (goal 10)"
+        f"quota gate, three windows    {(time.process_time() - begin) / checks * 1e6:10.2f} microseconds a check with its charge (goal 10)"
     )
 
 

@@ -4,5 +4,6 @@ from closedloop.execute.delay import DelayReport, delay_report
 from closedloop.execute.executor import OutboxExecutor
 from closedloop.execute.lifecycle import FINAL, MOVES, diagram
 from closedloop.execute.quota import QuotaGate
+from closedloop.execute.reconcile import Difference, Reconciliation
 
-__all__ = ["FINAL", "MOVES", "DelayReport", "OutboxExecutor", "QuotaGate", "delay_report", "diagram"]
+__all__ = ["FINAL", "MOVES", "DelayReport", "Difference", "OutboxExecutor", "QuotaGate", "Reconciliation", "delay_report", "diagram"]

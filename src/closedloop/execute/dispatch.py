@@ -17,11 +17,11 @@ from closedloop.errors import ConfigurationError, NotSentError, PlatformError, R
 from closedloop.execute.lifecycle import IN_FLIGHT
 from closedloop.execute.outbox import Outbox, Place
 from closedloop.execute.quota import Costs, QuotaGate
+from closedloop.execute.standing import Look, describe, in_force, same_amount, same_aspect, unchanged
 from closedloop.interfaces import LimitsRequests, WeighsRequests
 from closedloop.records.action import Action, AttemptResult, Change, TargetState
 from closedloop.records.decision import Target
 from closedloop.records.moments import from_us, to_us
-from closedloop.records.money import Money
 
 _LONGEST_MESSAGE = 300
 _OTHERS = "changed by someone else or by the platform"
@@ -39,33 +39,6 @@ class Timing:
     confirm_within: timedelta
     retry_delay: timedelta
     max_attempts: int
-
-
-def same_amount(one: Money | None, other: Money | None) -> bool:
-    """Return whether two budgets are the same to the currency's minor unit, which is all that platforms keep."""
-    if one is None or other is None:
-        return one is other
-    return one.currency == other.currency and one.minor_units == other.minor_units
-
-
-def in_force(change: Change, found: TargetState | None) -> bool:
-    """Return whether a target stands as the change wants it; None is what a creation finds before it is made."""
-    if found is None:
-        return False
-    if change.kind in ("set_budget", "create"):
-        return same_amount(change.budget, found.budget)
-    return found.active == (change.kind == "resume")
-
-
-def same_aspect(one: Change, other: Change) -> bool:
-    """Return whether the later of two changes of a target makes the earlier one pointless: a pause says nothing about a budget."""
-    return "create" not in (one.kind, other.kind) and (one.kind == "set_budget") == (other.kind == "set_budget")
-
-
-def _unchanged(change: Change, prior: TargetState | None, found: TargetState | None) -> bool:
-    if found is None or prior is None:
-        return found is prior
-    return same_amount(prior.budget, found.budget) if change.kind == "set_budget" else prior.active == found.active
 
 
 def _words(error: Exception) -> tuple[str, str]:
@@ -168,21 +141,21 @@ class Dispatcher:
             self._settle(action, "confirm", at, code="", message="")
         elif action.receipt.state == "accepted":
             self._poll(action, found, at)
-        elif _unchanged(change, action.receipt.prior, found):
+        elif unchanged(change, action.receipt.prior, found):
             self._absent(action, at)
         else:
             self._settle(
-                action, "diverge", at, code="CHANGED", message=f"stands at {_stand(found)}: changed by someone else or by the platform"
+                action, "diverge", at, code="CHANGED", message=f"stands at {describe(found)}: changed by someone else or by the platform"
             )
 
     def _poll(self, action: Action, found: TargetState | None, at: datetime) -> None:
         receipt, until = action.receipt, action.look_until or at
         if at >= until:
-            if _unchanged(receipt.change, receipt.prior, found):
-                message = f"accepted, but still at {_stand(found)}"
+            if unchanged(receipt.change, receipt.prior, found):
+                message = f"accepted, but still at {describe(found)}"
                 self._settle(action, "diverge", at, code="NO_EFFECT", message=message)
             else:
-                message = f"accepted, but stands at {_stand(found)}: {_OTHERS}"
+                message = f"accepted, but stands at {describe(found)}: {_OTHERS}"
                 self._settle(action, "diverge", at, code="CHANGED", message=message)
             return
         looks = self._looks.get(receipt.action_id, 0)
@@ -213,17 +186,43 @@ class Dispatcher:
             self.gate.reserve(self.costs(None, action.receipt.change.target), -1)
         self.outbox.move(action, event, at, **receipt)
 
+    def survey(self, changes: Sequence[Change], moment: Callable[[], datetime]) -> list[Look]:
+        """Read what stands at the targets of changes, as far as the quotas allow now."""
+        at, looks, allowed = moment(), [Look(trouble="")] * len(changes), []
+        for i, change in enumerate(changes):
+            target, at_us = change.target, to_us(at)
+            limits, costs = self.limits(target), self.costs(None, target)
+            if target.platform not in self.platforms:
+                looks[i] = Look(trouble=f"no platform {target.platform} here")
+            elif self.gate.wait(at_us, limits, costs) > at_us:
+                looks[i] = Look(trouble="no quota left for reading now")
+            else:
+                self.outbox.stage_request(target.platform, at, self.gate.charge(at_us, limits, costs))
+                allowed.append(i)
+        self.outbox.flush()
+        for i in allowed:
+            found = self._states(changes[i], moment())
+            if isinstance(found, RejectedError):
+                looks[i] = Look()
+            elif isinstance(found, Exception):
+                looks[i] = Look(trouble=": ".join(_words(found)))
+            else:
+                looks[i] = Look(found=tuple(found))
+        return looks
+
     def _see(self, change: Change, at: datetime) -> TargetState | Exception | None:
         """Return what stands (None where a creation finds nothing), or what the platform's door raised."""
+        found = self._states(change, at)
+        if isinstance(found, Exception):
+            return found
+        return found[0] if found else None
+
+    def _states(self, change: Change, at: datetime) -> Sequence[TargetState] | Exception:
         name = change.target.platform
         platform = self.platforms[name]
-        found: TargetState | None
+        found: Sequence[TargetState]
         try:
-            if change.kind == "create":
-                made = platform.find(change, now=at)
-                found = made[0] if made else None
-            else:
-                found = platform.read(change.target, now=at)
+            found = platform.find(change, now=at) if change.kind == "create" else (platform.read(change.target, now=at),)
         except RejectedError as error:
             return error
         except Exception as error:  # noqa: BLE001 (a broken adapter must not stop the other platforms; its error becomes a state)
@@ -311,7 +310,7 @@ class Dispatcher:
             self.outbox.move(action, "confirm", at, prior=receipt.prior or found, code="", message=word)
             return
         if change.kind == "create" and found is not None:
-            message = f"the action's mark is on {found.target}, which stands at {_stand(found)}"
+            message = f"the action's mark is on {found.target}, which stands at {describe(found)}"
             self.outbox.move(action, "stale", at, prior=found, code="STALE", message=message)
             return
         if (
@@ -319,7 +318,7 @@ class Dispatcher:
             and action.before is not None
             and not same_amount(action.before, None if found is None else found.budget)
         ):
-            message = f"decided on {action.before!r}, but {_stand(found)} stands"
+            message = f"decided on {action.before!r}, but {describe(found)} stands"
             self.outbox.move(action, "stale", at, prior=found, code="STALE", message=message)
             return
         at = moment()
@@ -388,9 +387,3 @@ def _waited(place: Place, action: Action, at: datetime) -> float:
     if action.receipt.state == "throttled" and action.ready_at is not None:
         throttled = (at - action.ready_at).total_seconds()
     return max(parked, throttled, 0.0)
-
-
-def _stand(found: TargetState | None) -> str:
-    if found is None:
-        return "nothing"
-    return f"{found.budget!r}{'' if found.active else ' (paused)'}"

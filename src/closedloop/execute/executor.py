@@ -15,15 +15,18 @@ from typing import Any
 import attrs
 
 from closedloop.errors import ConfigurationError, ConflictError, UnknownPlatformError
-from closedloop.execute.dispatch import Dispatcher, Timing, same_aspect
+from closedloop.execute.dispatch import Dispatcher, Timing
 from closedloop.execute.lifecycle import FIRST, IN_FLIGHT
 from closedloop.execute.outbox import KIND, REQUEST, Outbox, charges_since
 from closedloop.execute.quota import QuotaGate
+from closedloop.execute.reconcile import Reconciliation, by_target, compare, restoring
+from closedloop.execute.standing import same_aspect
 from closedloop.execute.steady import SteadyClock
 from closedloop.interfaces import AppliesChanges, FindsCreated, Ledger, ReadsState
 from closedloop.records.action import Action, Change, Entry, Receipt, Receipts
 from closedloop.records.codec import decode, encode
-from closedloop.records.decision import Decision, Plan
+from closedloop.records.decision import Constraints, Decision, Plan, Target
+from closedloop.records.interval import Interval
 from closedloop.records.moments import from_us, to_us
 from closedloop.records.money import Money
 
@@ -183,7 +186,14 @@ class OutboxExecutor:
             ConflictError: Another plan with the same id, or another decision with the same id, is in the ledger.
             LedgerError: The ledger refused; nothing more is sent.
         """
-        body = {"plan_id": plan.plan_id, "made_at": encode(plan.made_at), "decisions": [encode(d) for d in plan.decisions]}
+        body = {
+            "plan_id": plan.plan_id,
+            "made_at": encode(plan.made_at),
+            "window": encode(plan.window),
+            "horizon_days": encode(plan.horizon_days),
+            "unit": plan.unit,
+            "decisions": [encode(d) for d in plan.decisions],
+        }
         orders = [Order(change=_change(d), before=d.before, value=d.gain.estimate) for d in plan.decisions]
         return self._execute(plan.plan_id, plan.made_at, orders, body, now)
 
@@ -282,6 +292,64 @@ class OutboxExecutor:
             plans = sorted((r for plan in wanted for r in self.ledger.newest(EXECUTION, subject=plan)), key=lambda r: r.sequence)
         ids = [action_id for plan in plans for action_id in plan.entry.body["ids"]]
         return Receipts.of([receipt for action_id in ids for receipt in self._receipt(action_id)])
+
+    # ---------------------------------------------------------------- looking back
+
+    def reconcile(self, *, now: datetime, spent: Mapping[Target, Money] | None = None) -> Reconciliation:
+        """Compare what was intended with what stands at every target that was ever acted on; explain, propose, change nothing.
+
+        Args:
+            now: Now.
+            spent: What targets spent on the last full day, to tell overspend that the platform's rule allows (its attribute
+                ``daily_overspend``, a share of the budget) from overspend that it does not.
+
+        Raises:
+            LedgerError: The ledger cannot be read or written.
+        """
+        with self._working(now):
+            receipts = [decode(r.entry.body["action"]).receipt for r in self.ledger.newest(KIND)]
+            histories = list(by_target(receipts).values())
+            looks = self._dispatcher.survey([history[-1].change for history in histories], self._steady.moment)
+            rows = []
+            for history, look in zip(histories, looks, strict=True):
+                target = history[-1].change.target
+                overspend = float(getattr(self.platforms.get(target.platform), "daily_overspend", 0.0))
+                rows.append(compare(history, look, spent=(spent or {}).get(target), overspend=overspend))
+        rows.sort(key=lambda row: (row.verdict in ("agrees", "pending"), str(row.target)))
+        return Reconciliation(rows=tuple(rows), at=now)
+
+    def revert(self, plan_id: str, *, now: datetime, constraints: Constraints | None = None) -> Plan:
+        """Return a plan that restores what stood before another one; it is executed, or approved, like any plan.
+
+        Args:
+            plan_id: The plan to take back; only what was confirmed of it is.
+            now: When the new plan is made.
+            constraints: Guardrails of the step back; what they do not allow at once is said in the decision's reason.
+
+        Raises:
+            ConfigurationError: No such plan was executed.
+        """
+        found = self.ledger.newest(EXECUTION, subject=plan_id)
+        if not found or "decisions" not in found[0].entry.body:
+            known = tuple(r.entry.subject for r in self.ledger.newest(EXECUTION) if "decisions" in r.entry.body)
+            raise ConfigurationError("no such plan was executed", "plan_id", plan_id, None, known[-20:])
+        body = found[0].entry.body
+        decisions = [decode(d) for d in body["decisions"]]
+        restored = restoring(decisions, self.receipts(plan_id).rows, constraints=constraints)
+        level, kind = decisions[0].gain.level, decisions[0].gain.kind
+        return Plan(
+            plan_id=f"{plan_id}/revert",
+            made_at=now,
+            window=decode(body["window"]),
+            decisions=restored,
+            holds=(),
+            gain=Interval(low=float("-inf"), estimate=0.0, high=float("inf"), level=level, kind=kind),
+            p_gain=0.5,
+            expected_shortfall=0.0,
+            horizon_days=decode(body["horizon_days"]),
+            unit=body["unit"],
+            provenance={"reverts": plan_id},
+        )
 
     def _open(self) -> list[Action]:
         if self._outbox.loaded and not self._shared:
