@@ -69,16 +69,17 @@ def observable(outcomes):
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_split_order_copies_and_saving_equal_a_rescan(batch_of, data):
-    """Any split into batches, any order within the lateness, every batch delivered twice, the state saved in between: as one batch."""
+    """Any model, any split into batches, any order within the lateness, each batch twice, the state saved in between: as one batch."""
     rows = data.draw(events())
-    whole = attribution().attribute(batch_of(rows))
+    model = data.draw(st.sampled_from(["last", "last", "first", "linear", "position", "time_decay", "shapley"]))
+    whole = attribution(model=model).attribute(batch_of(rows))
     jitter = data.draw(st.lists(st.floats(0, 0.9), min_size=len(rows), max_size=len(rows)))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=6)))
     arrived = arrival_order(rows, jitter)
-    layer, state = attribution(), None
+    layer, state = attribution(model=model), None
     for start, end in zip([0, *cuts], [*cuts, len(rows)], strict=True):
         batch = batch_of(arrived[start:end])
         out = layer.attribute(batch, state=state)

@@ -19,8 +19,10 @@ import numpy.typing as npt
 
 from closedloop.attribute.absorb import absorb
 from closedloop.attribute.cohorts import Open, delay_bins, settle, window_bins
+from closedloop.attribute.heuristics import Rule
 from closedloop.attribute.intervals import credit_intervals
-from closedloop.attribute.journeys import join, last_touch, own_credits
+from closedloop.attribute.journeys import Credits, join, last_touch, own_credits, rule_credits
+from closedloop.attribute.path_credit import RULES, rule_of
 from closedloop.attribute.rows import CONVERSION
 from closedloop.attribute.state import AttributionState, Terms
 from closedloop.attribute.tables import ONE, Table
@@ -29,14 +31,14 @@ from closedloop.interfaces import State
 from closedloop.records.action import Receipt
 from closedloop.records.arms import IntArray
 from closedloop.records.batch import EventBatch
-from closedloop.records.moments import US_PER_DAY, parse_duration, to_us
+from closedloop.records.moments import US_PER_DAY, format_duration, parse_duration, to_us
 from closedloop.records.money import MICROS
 from closedloop.records.outcomes import Cohorts, DelayCurve, Outcomes, SpendDays
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import TOUCH_KINDS, AttributionWindow
 from closedloop.stats.delay import PRIOR_STRENGTH, maturity, posterior, prior_shares, reach, reverse_sums, share_seen
 
-MODELS = ("last",)
+MODELS = RULES
 _DAY = timedelta(days=1)
 
 
@@ -45,6 +47,18 @@ def _whole_days(value: str | timedelta, field: str) -> int:
     if not 0 <= days <= 10_000:
         raise ConfigurationError("a number of days lies between 0 and 10000", field, str(value))
     return days
+
+
+def _model_name(model: str | Rule, direct: Sequence[str], half_life: str | timedelta, ends: tuple[float, float]) -> str:
+    """Return a name that tells models with different options apart."""
+    if not isinstance(model, str):
+        return f"own:{getattr(model, '__name__', type(model).__name__)}"
+    options = {
+        "last_non_direct": "/".join(sorted(direct)),
+        "time_decay": format_duration(parse_duration(half_life, "half_life")),
+        "position": f"{ends[0]:g}-{ends[1]:g}",
+    }
+    return f"{model}({options[model]})" if model in options else model
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -67,7 +81,11 @@ class WindowedAttribution:
 
     Args:
         window: The attribution window.
-        model: Attribution model.
+        model: One of `MODELS`, or a function that weighs `Touches`. All but ``last`` share a conversion among the clicks *and* views inside
+            their windows alike; their channel is the arm.
+        direct: For ``last_non_direct``: values of the arm's first tag that mean direct traffic.
+        half_life: For ``time_decay``.
+        ends: For ``position``: shares of the first and the last touch.
         tags: The tag columns of an arm.
         conversion_type: The conversion type that counts; None counts all.
         lateness: How long after it happened an event may still be written down (whole days, rounded up); later ones are refused and
@@ -87,15 +105,18 @@ class WindowedAttribution:
         self,
         window: AttributionWindow,
         *,
-        model: str = "last",
+        model: str | Rule = "last",
         tags: TagSchema | None = None,
         conversion_type: str | None = None,
         lateness: str | timedelta = "3d",
         history: str | timedelta = "180d",
         level: float = 0.9,
+        direct: Sequence[str] = (),
+        half_life: str | timedelta = "7d",
+        ends: tuple[float, float] = (0.4, 0.4),
     ) -> None:
-        if model not in MODELS:
-            raise ConfigurationError("unknown attribution model", "model", model, None, MODELS)
+        if isinstance(model, str) and model not in MODELS:
+            raise ConfigurationError("unknown attribution model", "model", model, "or give a function of Touches", MODELS)
         if not 0.0 < level < 1.0:
             raise ConfigurationError("a level lies between 0 and 1", "level", level, "use 0.9 for a 90 % interval")
         self._terms = Terms(
@@ -104,9 +125,13 @@ class WindowedAttribution:
             conversion_type=conversion_type,
             lateness=_whole_days(lateness, "lateness"),
             history=_whole_days(history, "history"),
-            model=model,
+            model=_model_name(model, direct, half_life, ends),
         )
         self._level = level
+        self._model = model
+        self._direct = tuple(direct)
+        self._half_life, self._ends = parse_duration(half_life, "half_life") / _DAY, ends
+        self._rule(["?"])  # says now what is wrong with the options
 
     @property
     def window(self) -> AttributionWindow:
@@ -140,9 +165,18 @@ class WindowedAttribution:
         now_us = None if now is None else to_us(now)
         before = absorb(state, batch, now_us)
         limits = self.window.limits_us()
-        credits = join([own_credits(before.rows, limits), last_touch(before.rows, limits)])
+        credits = join([own_credits(before.rows, limits), self._matched(before, limits)])
         settled, open_part = settle(before, credits)
         return self._outcomes(settled, open_part, self._clock(settled, now_us))
+
+    def _matched(self, state: AttributionState, limits: IntArray) -> Credits:
+        if self._model == "last":  # clicks before views, and no need to list whole journeys
+            return last_touch(state.rows, limits)
+        first_tag = state.arms.column(self._terms.columns[0]).decode()
+        return rule_credits(state.rows, limits, self._rule(["" if tag is None else tag for tag in first_tag]))
+
+    def _rule(self, channels: Sequence[str]) -> Rule:
+        return rule_of(self._model, channels, direct=self._direct, half_life=self._half_life, ends=self._ends)
 
     def load(self, data: bytes) -> AttributionState:
         """Return the state saved by its ``to_bytes``.

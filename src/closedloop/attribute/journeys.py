@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
+from closedloop.attribute.heuristics import Rule, Touches, shares
 from closedloop.attribute.rows import CLICK, CONVERSION, NO_USER, Rows
 from closedloop.attribute.tables import ONE
+from closedloop.errors import InputError
 from closedloop.records.arms import IntArray
 from closedloop.records.moments import US_PER_DAY
 
@@ -104,3 +107,112 @@ def last_touch(rows: Rows, limits: IntArray) -> Credits:
 def join(parts: list[Credits]) -> Credits:
     """Return the entries of all parts."""
     return Credits(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in attrs.fields(Credits)})
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Journeys:
+    """Matched conversions with every touch inside their windows, in order of time.
+
+    Args:
+        conversions: Row of each conversion that has at least one such touch, shape (P,).
+        journey: Position in ``conversions`` of each touch, sorted, shape (T,).
+        touch: Row of each touch, shape (T,).
+        without: Rows of matched conversions without any touch inside their windows.
+    """
+
+    conversions: IntArray
+    journey: IntArray
+    touch: IntArray
+    without: IntArray
+
+
+_MOST_PAIRS = 300_000_000
+
+
+def journeys_of(rows: Rows, limits: IntArray) -> Journeys:
+    """Return every conversion of a user with all touches that it may be credited to.
+
+    Args:
+        rows: Open rows.
+        limits: Windows in microseconds by touch kind, -1 where switched off.
+
+    Raises:
+        InputError: Conversions and touches of single users make more than 300 million pairs.
+    """
+    order = timeline(rows)
+    user, at, kind = rows.user[order], rows.at[order], rows.kind[order]
+    converts = kind == CONVERSION
+    conversions = np.flatnonzero(converts)
+    touch_code = (kind != CLICK).astype(np.int64)
+    eligible = ~converts & (limits[touch_code] >= 0)
+    before = np.concatenate([[0], np.cumsum(eligible)])  # eligible touches before each place
+    touches = np.flatnonzero(eligible)
+    new_user = np.ones(len(order), dtype=np.bool_)
+    new_user[1:] = user[1:] != user[:-1]
+    user_start = np.maximum.accumulate(np.where(new_user, np.arange(len(order)), 0)) if len(order) else np.zeros(0, dtype=np.int64)
+    end = before[conversions]
+    start = _first_at_or_after(at[touches], before[user_start[conversions]], end, at[conversions] - int(limits.max(initial=0)))
+    counts = end - start
+    if counts.sum() > _MOST_PAIRS:
+        worst = int(counts.max())
+        mend = "filter robots, or use model='last'"
+        raise InputError("some users have too many touches", "user_id", f"{worst} touches before one conversion", mend)
+    journey = np.repeat(np.arange(len(conversions)), counts)
+    within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = touches[np.repeat(start, counts) + within]
+    inside = at[conversions][journey] - at[place] <= limits[touch_code[place]]
+    journey, place = journey[inside], place[inside]
+    has_touch = np.bincount(journey, minlength=len(conversions)) > 0
+    return Journeys(
+        conversions=order[conversions[has_touch]],
+        journey=(np.cumsum(has_touch) - 1)[journey],
+        touch=order[place],
+        without=order[conversions[~has_touch]],
+    )
+
+
+def _first_at_or_after(times: IntArray, low: IntArray, high: IntArray, bound: IntArray) -> IntArray:
+    """Return, for each range [low, high) of sorted times, the first place whose time is not before the bound (bisection, all at once)."""
+    lo, hi = low.copy(), high.copy()
+    while True:
+        open_ranges = lo < hi
+        if not open_ranges.any():
+            return lo
+        middle = (lo + hi) // 2
+        below = open_ranges.copy()
+        below[open_ranges] = times[middle[open_ranges]] < bound[open_ranges]
+        lo = np.where(below, middle + 1, lo)
+        hi = np.where(open_ranges & ~below, middle, hi)
+
+
+def rule_credits(rows: Rows, limits: IntArray, rule: Rule) -> Credits:
+    """Return each matched conversion shared among the touches inside its windows by a rule; shares sum exactly.
+
+    Args:
+        rows: Open rows.
+        limits: Windows in microseconds by touch kind, -1 where switched off.
+        rule: Weighs the touches; their channel is the arm, their age in days.
+    """
+    j = journeys_of(rows, limits)
+    row = j.conversions[j.journey]
+    touches = Touches.of(j.journey, rows.arm[j.touch].astype(np.int64), (rows.at[row] - rows.at[j.touch]) / US_PER_DAY)
+    share = shares(touches, rule)
+    weight = parts_of(share, touches, np.full(len(j.conversions), ONE, dtype=np.int64))
+    value = parts_of(share, touches, rows.value[j.conversions])
+    kept = (weight != 0) | (value != 0)
+    kind = (rows.kind[j.touch] != CLICK).astype(np.int64)
+    day = rows.at[j.touch] // US_PER_DAY
+    return Credits(conversion=row[kept], touch=j.touch[kept], kind=kind[kept], day=day[kept], weight=weight[kept], value=value[kept])
+
+
+def parts_of(share: npt.NDArray[np.float64], touches: Touches, whole: IntArray) -> IntArray:
+    """Return whole numbers in proportion to the shares that sum exactly to each journey's ``whole``; the largest takes the rest."""
+    if not len(share):
+        return np.zeros(0, dtype=np.int64)
+    parts = np.floor(share * whole[touches.journey]).astype(np.int64)
+    starts = np.flatnonzero(touches.position == 0)
+    rest = whole - np.add.reduceat(parts, starts)
+    largest = np.flatnonzero(share == np.repeat(np.maximum.reduceat(share, starts), touches.length[starts]))
+    _, first = np.unique(touches.journey[largest], return_index=True)
+    parts[largest[first]] += rest
+    return parts
