@@ -21,6 +21,7 @@ import numpy as np
 from closedloop import AttributionWindow, ClosedLoop, Constraints
 from closedloop.health import Thresholds
 from closedloop.simulation import (
+    Day,
     IgnoredChanges,
     LostReplies,
     MissingTags,
@@ -90,13 +91,16 @@ def run(task: tuple[int, int, bool, bool]) -> tuple[np.ndarray, int | None]:
         thresholds=limits,
         seed=seed,
     )
-    days = simulator.run(loop, DAYS).days
-    found = None
-    for day in days[BEGINS if scenario is not poor else 0 :]:
+    named: list[int] = []
+
+    def look(done: int, total: int, day: Day) -> None:
         report = day.report.health
         if any(f.severity != "ok" and f.name in names for f in (*report.conditions, *report.findings)):
-            found = day.day - (BEGINS if scenario is not poor else 0)
-            break
+            named.append(day.day)
+
+    days = simulator.run(loop, DAYS, progress=look).days
+    first = 0 if scenario is poor else BEGINS
+    found = next((d - first for d in named if d >= first), None)
     return np.array([d.caused for d in days]), found
 
 

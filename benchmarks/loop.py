@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 
+import attrs
 import numpy as np
 from policies import PEERS
 
@@ -89,15 +90,15 @@ def one_loop(name: str, variant: str, days: int, seed: int) -> dict[str, object]
         if day == WARM_UP:
             loop.mode = "auto"
         run = simulator.run(loop, 1).days[0]
-        runs.append(run)
-        held += run.report.health.advice != "run"
+        runs.append(attrs.evolve(run, report=None))  # a report holds the day's events
+        held += run.advice != "run"
         if day >= WARM_UP and day % 7 == 6:
             covered = coverage(simulator, runs[-7:], run.report.signals, seed)
             inside += covered[0]
             widths += covered[1]
     return {
         "caused": [d.caused for d in runs], "spend": [d.spend for d in runs], "covered": inside, "width": widths, "held": held,
-        "seconds": sum(runs[-1].report.timings.values()),
+        "seconds": sum(run.report.timings.values()),
     }  # fmt: skip
 
 

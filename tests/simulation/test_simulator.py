@@ -77,6 +77,21 @@ def test_a_second_run_goes_on():
     assert [(d.day, d.counted) for d in twice] == [(d.day, d.counted) for d in once.days]
 
 
+def test_reports_are_kept_on_request():
+    """Only the last day keeps its report, unless all are wanted; progress always sees it."""
+
+    class Telling(_Idle):
+        def run_cycle(self, rows, *, now):
+            return now
+
+    seen = []
+    days = Simulator(small(), seed=2).run(Telling(), 3, progress=lambda done, n, day: seen.append(day.report)).days
+    assert [d.report is None for d in days] == [True, True, False]
+    assert None not in seen
+    kept = Simulator(small(), seed=2).run(Telling(), 3, keep_reports=True).days
+    assert [d.report for d in kept] == seen
+
+
 def test_no_days_is_a_mistake():
     """A run of no days is refused."""
     with pytest.raises(ConfigurationError, match="at least one day"):

@@ -51,7 +51,9 @@ class Day:
         best: Those that the best split of the same spend would have caused.
         equal: Those of an equal split of the same spend.
         counted: Conversions in the rows delivered, whatever caused them.
-        report: What ``run_cycle`` returned.
+        advice: The loop's health advice ("" where it gives none).
+        moves: Budgets that the loop decided to move.
+        report: What ``run_cycle`` returned, None where it was not kept.
     """
 
     day: int
@@ -60,6 +62,8 @@ class Day:
     best: float
     equal: float
     counted: int
+    advice: str
+    moves: int
     report: Any
 
     @property
@@ -98,10 +102,6 @@ class Simulation:
         """Return the share of the best split's conversions that was missed, by day (shape (D,))."""
         return np.array([1.0 - d.caused / d.best if d.best > 0 else 0.0 for d in self.days])
 
-    def advice(self) -> list[str]:
-        """Return the health advice of each day ("" where the loop gives none)."""
-        return [str(getattr(getattr(d.report, "health", None), "advice", "")) for d in self.days]
-
     def to_columns(self) -> dict[str, Any]:
         """Return one row per day."""
         return {
@@ -111,8 +111,8 @@ class Simulation:
             "caused": [d.caused for d in self.days],
             "cost_per_incremental": [d.spend / d.caused if d.caused > 0 else float("inf") for d in self.days],
             "missed_share": self.regret().tolist(),
-            "moves": [len(getattr(getattr(d.report, "plan", None), "decisions", ())) for d in self.days],
-            "advice": self.advice(),
+            "moves": [d.moves for d in self.days],
+            "advice": [d.advice for d in self.days],
         }
 
     def to_frame(self, library: Literal["pandas", "polars"] = "pandas") -> Any:
@@ -190,20 +190,22 @@ class Simulator:
             rows = fault.rows(rows, day, np.random.default_rng([self.seed, 4, number, day]), self.market)
         return rows
 
-    def run(self, loop: Loop, days: int, progress: Progress | None = None) -> Simulation:
+    def run(self, loop: Loop, days: int, progress: Progress | None = None, *, keep_reports: bool = False) -> Simulation:
         """Run the loop for a number of days and return what it did, beside the truth.
 
         Args:
             loop: Made with this simulator's ``platforms`` (and ``targets``, where it wants them by arm).
             days: How many days, at least 1; a second call goes on where the first stopped.
-            progress: Called after each day as ``progress(done, days, day)``.
+            progress: Called after each day as ``progress(done, days, day)``; this day has its report.
+            keep_reports: Keep what ``run_cycle`` returned of every day, not of the last one only: a report holds the day's events.
 
         Raises:
             ConfigurationError: ``days`` is less than 1.
         """
         if days < 1:
             raise ConfigurationError("a run takes at least one day", "days", days)
-        market, done = self.market, []
+        market = self.market
+        done: list[Day] = []
         for day in range(market.next_day, market.next_day + days):
             budgets = self.budgets_at(market.day_start(day) + timedelta(hours=12))
             rows = self.rows(day, budgets)
@@ -211,6 +213,8 @@ class Simulator:
             report = loop.run_cycle(rows, now=now)
             for wait in self._ticks:
                 loop.tick(now + wait)
+            if done and not keep_reports:
+                done[-1] = attrs.evolve(done[-1], report=None)
             done.append(self._day(day, budgets, rows, report))
             if progress is not None:
                 progress(len(done), days, done[-1])
@@ -225,5 +229,7 @@ class Simulator:
             best=market.truth(day, market.best_budgets(total, day)).total,
             equal=market.truth(day, market.equal_split(total)).total,
             counted=int((rows["kind"] == "conversion").sum()),
+            advice=str(getattr(getattr(report, "health", None), "advice", "")),
+            moves=len(getattr(getattr(report, "plan", None), "decisions", ())),
             report=report,
         )
