@@ -60,3 +60,27 @@ def table(
     if more > 0:
         body += f'<tr><td colspan="{len(kinds)}" class="soft">and {more:,} more, all in the ledger</td></tr>'
     return f'<div class="scroll"><table><colgroup>{cols}</colgroup><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def long_table(
+    heads: Sequence[str],
+    kinds: str,
+    rows: Sequence[Sequence[str]],
+    backgrounds: Mapping[int, str],
+    more: int,
+    what: str,
+) -> str:
+    """Return a table whose rows after the first ones are folded away (and unfold on paper), so that what follows is not pages below.
+
+    Args:
+        heads, kinds, rows, backgrounds, more: As in `table`.
+        what: What a row is, in the plural.
+    """
+    if len(rows) <= _FIRST + 10:
+        return table(heads, kinds, rows, backgrounds=backgrounds, more=more)
+    rest = table(heads, kinds, rows[_FIRST:], backgrounds=backgrounds, more=more)
+    summary = f"The next {len(rows) - _FIRST:,} {what}"
+    return table(heads, kinds, rows[:_FIRST], backgrounds=backgrounds) + f"<details><summary>{summary}</summary>{rest}</details>"
+
+
+_FIRST = 40  # rows shown of a long table

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from closedloop.display import number, svg
-from closedloop.display.page import page, table
+from closedloop.display.page import long_table, page, table
 from closedloop.display.svg import Scale, text
 from closedloop.display.words import amount, between, count, estimated, minus, percent, seconds, signed
 from closedloop.loop.cycle import CycleReport
@@ -161,7 +161,7 @@ def _changes(report: CycleReport) -> str:
         "<h2>What changes, and why</h2>"
         '<p class="soft">Pale bar: budget before. Coloured bar: after. Each gain is that of the one move made alone; '
         "the gain of the plan above is not their sum, because its parts share money and evidence.</p>"
-        + table(heads, "ass", rows, backgrounds=backgrounds, more=len(plan.decisions) - len(shown))
+        + long_table(heads, "ass", rows, backgrounds, len(plan.decisions) - len(shown), "moves")
         + _by_platform(report)
     )
 
@@ -219,7 +219,7 @@ def _evidence(report: CycleReport, truth: Mapping[Arm, float] | None) -> str:
             "<i>caused</i>, known because this market is simulated: where the two part, credit is not cause, and only a lift test can tell."
         )
     more = len(signals) - len(order)
-    return f'<h2>How sure</h2><p class="soft">{words}</p>' + table(heads, "rasrrrrr", rows, backgrounds={2: svg.grid(scale)}, more=more)
+    return f'<h2>How sure</h2><p class="soft">{words}</p>' + long_table(heads, "rasrrrrr", rows, {2: svg.grid(scale)}, more, "arms")
 
 
 def _held(report: CycleReport) -> str:
