@@ -7,6 +7,7 @@ code of ours; it is certified by ``closedloop.testing``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
@@ -136,6 +137,18 @@ class Ledger(Protocol):
 
     def state(self, name: str) -> bytes | None:
         """Return the named state as last written, None when there is none."""
+        ...
+
+
+@runtime_checkable
+class Claims(Protocol):
+    """A ledger that several workers share, each of which must know what the others are doing."""
+
+    def claim(self, name: str, *, wait: bool = False) -> AbstractContextManager[bool]:
+        """Hold a name against every other worker while the context lasts, and also give it up when this process dies.
+
+        The context's value is False when another worker holds the name; with ``wait`` it is waited for.
+        """
         ...
 
 

@@ -42,6 +42,7 @@ def same_aspect(one: Change, other: Change) -> bool:
 
 
 def unchanged(change: Change, prior: TargetState | None, found: TargetState | None) -> bool:
+    """Return whether a target stands as it did before the change was sent."""
     if found is None or prior is None:
         return found is prior
     return same_amount(prior.budget, found.budget) if change.kind == "set_budget" else prior.active == found.active
