@@ -2,8 +2,25 @@
 
 from closedloop.ingest.ingestor import TableIngestor
 from closedloop.ingest.keeping import load_quarantine, save_quarantine
+from closedloop.ingest.landing import landing_tags
 from closedloop.ingest.presets import PRESETS, Preset
+from closedloop.ingest.privacy import Privacy, forget_quarantined, forget_user
+from closedloop.ingest.recorder import EventRecorder, TagRegistry
 from closedloop.ingest.schema import event_schema
 from closedloop.ingest.settling import settle
 
-__all__ = ["PRESETS", "Preset", "TableIngestor", "event_schema", "load_quarantine", "save_quarantine", "settle"]
+__all__ = [
+    "PRESETS",
+    "EventRecorder",
+    "Preset",
+    "Privacy",
+    "TableIngestor",
+    "TagRegistry",
+    "event_schema",
+    "forget_quarantined",
+    "forget_user",
+    "landing_tags",
+    "load_quarantine",
+    "save_quarantine",
+    "settle",
+]

@@ -19,8 +19,10 @@ from closedloop.ingest.columns import decoded, encode_texts, zone_of
 from closedloop.ingest.doors import CHUNK_ROWS, Chunk, chunks
 from closedloop.ingest.joined import Joined, Part
 from closedloop.ingest.presets import Events, Preset, preset_named
+from closedloop.ingest.privacy import Privacy, guarded
 from closedloop.ingest.quarantining import set_aside
 from closedloop.ingest.schema import Failure, failures
+from closedloop.ingest.shielding import shielded
 from closedloop.ingest.tagging import missing_tag
 from closedloop.ingest.typed import FIELDS, NEEDED, TypedEvents, checked_frame, read_events
 from closedloop.ingest.wording import missing_column
@@ -49,6 +51,7 @@ class TableIngestor:
         time_unit: What whole-number times count since 1970: ``s``, ``ms``, ``us`` or ``ns``.
         currency: The one currency of the batch; rows in another one are quarantined. None takes the one the rows have.
         preset: A known export, such as ``"open_bandit"``.
+        privacy: What happens to user ids and contact details; None keeps both as they are.
         schema: A pandera schema that extends `closedloop.ingest.event_schema`.
         encoding, separator: Of text files; the separator is found from the header when None.
 
@@ -69,6 +72,7 @@ class TableIngestor:
     time_unit: str | None = None
     currency: str | None = None
     preset: Preset | None = attrs.field(default=None, converter=_preset)
+    privacy: Privacy | None = None
     schema: Any = None
     encoding: str = "utf-8"
     separator: str | None = None
@@ -157,10 +161,16 @@ class TableIngestor:
         row = np.arange(n, dtype=np.int64) if events.rows is None else events.rows
         zone = zone_of(self.zone or (self.preset.zone if self.preset else None))
         typed = read_events(events.columns, n, zone=zone, time_unit=self.time_unit or (self.preset.time_unit if self.preset else None))
+        refused: list[Failure] = []
+        if self.privacy is not None:
+            typed, refused = shielded(typed, self.privacy)
         found = failures(checked_frame(typed), self.schema) if n else []
-        found += [*events.failures, *_foreign(typed, self.currency)]
+        found += [*refused, *events.failures, *_foreign(typed, self.currency)]
         lacking = missing_tag(typed.kind, typed.times["touch_at"], {k: codes for k, (codes, _) in typed.texts.items()}, self.tag_schema)
         aside, state = set_aside(found, lacking, typed, events, chunk, start)
+        if self.privacy is not None:
+            user_column = events.source.get("user_id", "")
+            aside = attrs.evolve(aside, originals=guarded(aside.originals, self.privacy, user_column))
         good = np.flatnonzero(state[row] < 2)
         return Part(typed=typed, good=good, row=row[good] + start, lacking=lacking, aside=aside, state=state)
 
