@@ -92,6 +92,7 @@ def assemble(
     seed: int,
     now_us: int,
     classifier: str,
+    kind: IntervalKind = "credible",
 ) -> Signals:
     """Return the signals of arms whose rates are known.
 
@@ -103,20 +104,21 @@ def assemble(
         seed: Seed of all draws.
         now_us: Microseconds UTC.
         classifier: Name for the title.
+        kind: What the intervals of rates claim, where no tags are missing.
     """
     n = len(evidence.arms)
     tail = (1.0 - level) / 2.0
     back = np.argsort(evidence.canonical)  # canonical values in the order of the arms
     kinds = evidence.kinds
     identified = any(r.fewest is not None for r in rates.values())
-    kind: IntervalKind = "identified" if identified else "credible"
+    kind = "identified" if identified else kind
     low, estimate, high = _main_rate(evidence, rates, level)
 
     value = fit_value(evidence.value, evidence.value_squared, evidence.value_count) if _has_value(evidence) else None
     returns = _Returns(evidence=evidence, rates=rates, value=value, seed=seed)
     mean, variance = returns.mean_and_variance()
     exposure = _total(n, [e.cost_exposure for e in kinds.values()])
-    known = (mean > 0) & (variance > 0) & (exposure > 0)
+    known = (mean > 0) & (variance > 0) & (exposure > 0) & np.isfinite(variance)
     spending = evidence.spend_weighted > 0
     by_spend = bool(spending.any())
     base = evidence.spend_weighted if by_spend else exposure

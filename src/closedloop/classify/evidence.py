@@ -98,7 +98,14 @@ class Evidence:
     tagged_share: FloatArray
 
 
-def gather(outcomes: Outcomes, *, half_life_days: float | None, now_us: int | None, cost_half_life_days: float = 28.0) -> Evidence:
+def gather(
+    outcomes: Outcomes,
+    *,
+    half_life_days: float | None,
+    now_us: int | None,
+    cost_half_life_days: float = 28.0,
+    last_days: float | None = None,
+) -> Evidence:
     """Return the evidence of the complete arms.
 
     Args:
@@ -106,6 +113,7 @@ def gather(outcomes: Outcomes, *, half_life_days: float | None, now_us: int | No
         half_life_days: Half-life of the recency weights, None for equal weights.
         now_us: Microseconds UTC, None to trust the watermark.
         cost_half_life_days: Half-life of the weights of spend and of the exposure that it bought.
+        last_days: Leave out what is older than so many days before the watermark.
 
     Raises:
         InputError: A cohort lies in the future, or a number is negative or not finite.
@@ -123,6 +131,8 @@ def gather(outcomes: Outcomes, *, half_life_days: float | None, now_us: int | No
     unit_all = position[c.arm]
     first = np.full(n, np.inf)
     ranked = unit_all >= 0
+    if last_days is not None:
+        ranked &= marks[c.arm] - c.day <= last_days
     np.minimum.at(first, unit_all[ranked], c.day[ranked].astype(np.float64))
     kinds: dict[str, KindEvidence] = {}
     patterns = _patterns(outcomes.arms, complete[canonical])
@@ -135,7 +145,10 @@ def gather(outcomes: Outcomes, *, half_life_days: float | None, now_us: int | No
             )
     s = outcomes.spend
     spend_unit = position[s.arm]
-    rows = _by_unit(np.flatnonzero(spend_unit >= 0), spend_unit)
+    kept = spend_unit >= 0
+    if last_days is not None:
+        kept &= marks[s.arm] - s.day <= last_days
+    rows = _by_unit(np.flatnonzero(kept), spend_unit)
     unit, spend, day = spend_unit[rows], s.spend[rows], s.day[rows].astype(np.float64)
     np.minimum.at(first, unit, day)
     weights = _recency(watermark[unit] - day, cost_half_life_days)

@@ -25,7 +25,7 @@ _K_AFTER = 1.0  # concentration of the rate after a break: it can land anywhere 
 # common each is among the arms is learned from all of them.
 _BREAKS = (0.0, 0.5, 2.0)
 _DRIFTS = (3.0, 7.0, 21.0, 60.0)
-_PRIOR_SHARES = np.array([0.6, 0.15, 0.05, 0.03, 0.05, 0.06, 0.06])
+_PRIOR_SHARES = np.array([0.7, 0.12, 0.04, 0.02, 0.04, 0.04, 0.04])
 _RECENT, _MIDDLE = 7.0, 28.0  # ages in days that sort breaks into the three components they are merged to
 
 
@@ -42,7 +42,9 @@ class Rates:
         dispersion: Over-dispersion applied, at least 1, shape (A,).
         informed: False where there was nothing at all to learn from, shape (A,).
         fewest, most: Posteriors if none, or all, of the compatible untagged conversions were the arm's own, None when all is tagged.
-        priors: The groups' priors.
+        priors: The groups' priors, None where arms stand alone.
+        fixed: Ends of the interval where they are not quantiles of the posterior (anytime, conformal), shape (A,) each.
+        point: The estimate where it is not the posterior's median.
     """
 
     mixture: GammaMixture
@@ -54,7 +56,9 @@ class Rates:
     informed: npt.NDArray[np.bool_]
     fewest: GammaMixture | None
     most: GammaMixture | None
-    priors: GroupPriors
+    priors: GroupPriors | None
+    fixed: tuple[FloatArray, FloatArray] | None = None
+    point: FloatArray | None = None
 
     def interval(self, level: float, at: npt.NDArray[np.intp]) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return low, median and high of the rate of the arms at ``at``; the identified set's ends where tags are missing.
@@ -64,7 +68,10 @@ class Rates:
         """
         tail = (1.0 - level) / 2.0
         own = _at(self.mixture, at)
-        estimate = quantile(own, 0.5)
+        estimate = quantile(own, 0.5) if self.point is None else self.point[at]
+        if self.fixed is not None:
+            low, high = self.fixed[0][at], self.fixed[1][at]
+            return low, np.clip(estimate, low, high), high
         if self.fewest is None or self.most is None:
             return quantile(own, tail), estimate, quantile(own, 1.0 - tail)
         few, many = _at(self.fewest, at), _at(self.most, at)
@@ -108,6 +115,28 @@ def _at(mixture: GammaMixture, index: npt.NDArray[np.intp]) -> GammaMixture:
 def take(mixture: GammaMixture, index: npt.NDArray[np.intp]) -> GammaMixture:
     """Return the posteriors at the given positions."""
     return GammaMixture(shape=mixture.shape[index], rate=mixture.rate[index], weight=mixture.weight[index])
+
+
+def independent(shape: FloatArray, rate: FloatArray, *, volume: FloatArray) -> Rates:
+    """Return posteriors Gamma(shape, rate) of arms that stand alone.
+
+    Args:
+        shape, rate, volume: Shape (A,); a rate of zero is an arm of which nothing is known.
+    """
+    n = len(shape)
+    known = rate > 0
+    return Rates(
+        mixture=GammaMixture(shape=shape[:, None], rate=np.where(known, rate, 50.0)[:, None], weight=np.ones((n, 1))),
+        since=np.ones((n, 1)),
+        drifting=np.zeros(n),
+        borrowed=np.zeros(n),
+        volume=volume,
+        dispersion=np.ones(n),
+        informed=known,
+        fewest=None,
+        most=None,
+        priors=None,
+    )
 
 
 def fit_rates(

@@ -9,7 +9,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from closedloop.display import frame, html_table, text_table
+from closedloop.display import frame, html_table, number, text_table
+from closedloop.errors import ConfigurationError
 from closedloop.records.arms import Arm, Arms
 from closedloop.records.interval import FloatArray, Interval, Intervals
 from closedloop.records.outcomes import Outcomes
@@ -152,11 +153,98 @@ class Signals:
             total += posterior.draws(rng, size) * self.exposures_per_day[kind]
         return total
 
+    def take(self, index: npt.ArrayLike) -> Signals:
+        """Return the signals of some arms, in their order among themselves; P(best) stays that among all arms.
+
+        Args:
+            index: Positions of arms or a mask, such as ``signals.effective_volume > 20``.
+        """
+        at = np.arange(len(self))[np.asarray(index)]
+        place = np.full(len(self), -1, dtype=np.int64)
+        place[at] = np.arange(len(at))
+        order = place[self.order]
+        numbers: dict[str, Any] = {name: getattr(self, name)[at] for name in (*_NUMBERS, "spend_per_day", "value_per_conversion")}
+        return attrs.evolve(
+            self,
+            arms=self.arms.take(at),
+            order=order[order >= 0],
+            rate=self.rate.take(at),
+            cost_per_conversion=self.cost_per_conversion.take(at),
+            roas=None if self.roas is None else self.roas.take(at),
+            rank_interval=None if self.rank_interval is None else self.rank_interval.take(at),
+            posteriors={k: GammaMixture(shape=p.shape[at], rate=p.rate[at], weight=p.weight[at]) for k, p in self.posteriors.items()},
+            exposures_per_day={k: v[at] for k, v in self.exposures_per_day.items()},
+            **numbers,
+        )
+
+    def filter(self, **tags: str) -> Signals:
+        """Return the signals of the arms with the given tags, such as ``signals.filter(platform="google")``.
+
+        Raises:
+            ConfigurationError: The arms have no such tag.
+        """
+        keep = np.ones(len(self), dtype=bool)
+        for name, tag in tags.items():
+            column = self.arms.column(name)
+            keep &= (column.vocab == tag)[column.codes] if len(column.vocab) else False
+        return self.take(keep)
+
+    def sort(self, by: str, *, descending: bool = True) -> Signals:
+        """Return the same signals in another order: by an interval's estimate or by a number, ties as before.
+
+        Raises:
+            ConfigurationError: There is nothing of that name; the valid ones are listed.
+        """
+        if by in ("rate", "cost_per_conversion", "roas", "rank_interval") and getattr(self, by) is not None:
+            values = getattr(self, by).estimate
+        elif by in _NUMBERS:
+            values = getattr(self, by)
+        else:
+            raise ConfigurationError("signals cannot be sorted by that", "by", by, None, ("rate", "cost_per_conversion", "roas", *_NUMBERS))
+        values = values[self.order]
+        return attrs.evolve(self, order=self.order[np.argsort(-values if descending else values, kind="stable")])
+
+    def explain(self, arm: Arm) -> str:
+        """Return in plain words what is known of an arm, how sure it is, and what the numbers rest on.
+
+        Raises:
+            ConfigurationError: There is no such arm.
+        """
+        i = self.arms.index(arm)
+        s = self.at(i)
+        level = f"{self.rate.level:.0%}"
+        lines = [f"{self.arms.label(i)}: rank {s.rank} of {len(self)}."]
+        if self.rank_interval is not None:
+            r = self.rank_interval[i]
+            lines[0] = f"{self.arms.label(i)}: rank {s.rank} of {len(self)} ({level} sure of {r.low:.0f} to {r.high:.0f})."
+        lines.append(f"Conversions per exposure: {s.rate} ({level} {self.rate.kind} interval).")
+        cost = s.cost_per_conversion
+        money = self.outcomes.currency or "units"
+        if np.isfinite(cost.estimate):
+            lines.append(f"Cost per conversion: {cost} {money}.")
+        else:
+            lines.append("Cost per conversion: not known, because no spend or no conversions are recorded.")
+        if s.roas is not None:
+            lines.append(f"Revenue per unit of spend: {s.roas}.")
+        lines += [
+            f"Probability of being the best: {s.p_best:.1%}; expected loss if chosen: {s.expected_loss:.1%} of the best's return.",
+            f"It rests on {number(s.effective_volume)} effective conversions, {number(s.evidence_age)} days old on average; "
+            f"the recent pace is {number(s.weekly_conversions)} a week.",
+            f"{s.maturity:.0%} of the conversions of its exposure are expected to be seen by now.",
+            f"{s.borrowed_share:.0%} of the estimate is borrowed from its group.",
+        ]
+        if s.dispersion > 1.0:
+            lines.append(f"Counts scatter {number(s.dispersion)} times as much as chance alone would; they count for that much less.")
+        if s.tagged_share < 1.0:
+            lines.append(f"Only {s.tagged_share:.0%} of the exposures that could be its own carry all tags; its interval is wider for it.")
+        return "\n".join(lines)
+
     def to_columns(self) -> dict[str, Any]:
         """Return one row per arm, best first."""
         o = self.order
         columns: dict[str, Any] = {"rank": np.arange(1, len(o) + 1), **self.arms.take(o).to_columns()}
-        for name, intervals in (("rate", self.rate), ("cost_per_conversion", self.cost_per_conversion), ("roas", self.roas)):
+        for name in ("rate", "cost_per_conversion", "roas"):
+            intervals: Intervals | None = getattr(self, name)
             if intervals is not None:
                 columns[name] = intervals.estimate[o]
                 columns[f"{name}_low"] = intervals.low[o]
@@ -169,15 +257,32 @@ class Signals:
         """Return the ranked arms as a frame, best first."""
         return frame(self.to_columns(), library)
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the best arms' cost per conversion (their rate where no spend was seen) as a forest plot; return the Axes."""
+    def plot(self, ax: Any = None, *, what: str | None = None) -> Any:
+        """Draw the best arms' intervals as a forest plot; return the Axes.
+
+        Args:
+            ax: The Axes to draw on.
+            what: ``rate``, ``cost_per_conversion``, ``roas`` or ``rank_interval``; None: the cost, or the rate without spend.
+
+        Raises:
+            ConfigurationError: There are no intervals of that name.
+        """
         from closedloop.display import plots
 
-        costs = bool(np.isfinite(self.cost_per_conversion.estimate).any())
-        column = self.cost_per_conversion if costs else self.rate
+        if what is None:
+            what = "cost_per_conversion" if np.isfinite(self.cost_per_conversion.estimate).any() else "rate"
+        words = {
+            "rate": "conversions per exposure",
+            "cost_per_conversion": f"cost per conversion, {self.outcomes.currency or 'units'}",
+            "roas": "revenue per unit of spend",
+            "rank_interval": "rank",
+        }
+        column: Intervals | None = getattr(self, what) if what in words else None
+        if column is None:
+            valid = [name for name in words if getattr(self, name) is not None]
+            raise ConfigurationError("there are no intervals of that name", "what", what, None, valid)
         ranked = column.take(self.order)
-        what = f"cost per conversion, {self.outcomes.currency or 'units'}" if costs else "conversions per exposure"
-        unit = f"{what} ({column.level:.0%} {column.kind})"
+        unit = f"{words[what]} ({column.level:.0%} {column.kind})"
         labels = self.arms.take(self.order).labels()
         return plots.forest(labels, ranked.low, ranked.estimate, ranked.high, title="Arms, best first", unit=unit, ax=ax)
 

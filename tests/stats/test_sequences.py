@@ -1,0 +1,69 @@
+"""Confidence sequences hold at all looks at once, which fixed intervals do not."""
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from closedloop.stats.sequences import e_bh, poisson_rate_sequence, share_sequence
+
+
+def test_poisson_sequence_is_rarely_ever_left():
+    """Over 1,000 histories of 150 looks, at most a tenth ever leave the 90 % sequence; the fixed interval is left by far more."""
+    rng = np.random.default_rng(0)
+    rate, paths, looks = 0.03, 1000, 150
+    counts = np.cumsum(rng.poisson(rate * 20, (paths, looks)), axis=1).astype(float)
+    exposure = np.broadcast_to(20.0 * np.arange(1, looks + 1), counts.shape)
+    low, high = poisson_rate_sequence(counts.ravel(), exposure.ravel(), level=0.9, expected_rate=0.02)
+    left = ((low > rate) | (high < rate)).reshape(counts.shape).any(axis=1).mean()
+    fixed = stats.gamma.ppf([[[0.05]], [[0.95]]], counts + 0.5, scale=1 / exposure)
+    naive = ((fixed[0] > rate) | (fixed[1] < rate)).any(axis=1).mean()
+    assert left <= 0.1 + 3 * np.sqrt(0.09 / paths)
+    assert naive > 0.4
+
+
+def test_poisson_sequence_edge_is_where_the_mixture_ratio_is_the_limit():
+    """At both ends the mixture likelihood ratio, integrated numerically, equals 1 / (1 - level)."""
+    c, x, expected = 12.0, 500.0, 0.02
+    low, high = poisson_rate_sequence(np.array([c]), np.array([x]), level=0.95, expected_rate=expected)
+    for edge in (low[0], high[0]):
+
+        def integrand(rate, edge=edge):
+            likelihood_ratio = np.exp(stats.poisson.logpmf(c, rate * x) - stats.poisson.logpmf(c, edge * x))
+            return stats.expon.pdf(rate, scale=expected) * likelihood_ratio
+
+        ratio, _ = integrate.quad(integrand, 0, 0.3)
+        assert ratio == pytest.approx(20.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [0.0, 1.0, 1e6])
+def test_poisson_sequence_is_ordered(count):
+    """Zero, one, a million: the raw ratio lies inside."""
+    low, high = poisson_rate_sequence(np.array([count]), np.array([1e8]), level=0.9, expected_rate=0.01)
+    assert low[0] <= count / 1e8 <= high[0]
+    assert (low[0] == 0) == (count == 0)
+
+
+def test_share_sequence_is_rarely_ever_left():
+    """The same for a share, with a poor guess of it."""
+    rng = np.random.default_rng(1)
+    paths, looks, p = 1000, 120, 0.3
+    k = np.cumsum(rng.binomial(3, p, (paths, looks)), axis=1).astype(float)
+    n = np.broadcast_to(3.0 * np.arange(1, looks + 1), k.shape)
+    low, high = share_sequence(k.ravel(), n.ravel(), level=0.9)
+    left = ((low > p) | (high < p)).reshape(k.shape).any(axis=1).mean()
+    assert left <= 0.1 + 3 * np.sqrt(0.09 / paths)
+
+
+def test_share_sequence_knows_nothing_without_counts():
+    """No conversions: the whole range; all in one group: one end open."""
+    low, high = share_sequence(np.array([0.0, 5.0]), np.array([0.0, 5.0]), level=0.9)
+    assert (low[0], high[0], high[1]) == (0.0, 1.0, 1.0)
+    assert low[1] > 0
+
+
+def test_e_bh_keeps_its_rate_under_dependence():
+    """With all nulls true and fully dependent e-values, any rejection is rare."""
+    rng = np.random.default_rng(2)
+    e = np.exp(rng.normal(-0.5, 1.0, 4000))  # mean 1
+    wrong = np.mean([e_bh(np.full(20, value), rate=0.1).any() for value in e])
+    assert wrong <= 0.1
