@@ -54,7 +54,7 @@ def can_meet(limits: Limits, free: BoolArray, known: BoolArray, total: float) ->
     return float(limits.low[free].sum()) - 1e-6 <= rest <= float(limits.high[free].sum()) + slack
 
 
-def allocate(curves: Curves, limits: Limits, free: BoolArray, known: BoolArray) -> Allocation:
+def allocate(curves: Curves, limits: Limits, free: BoolArray, known: BoolArray, *, whole: bool = True) -> Allocation:
     """Return the best budgets of the free arms under the total.
 
     Args:
@@ -62,6 +62,7 @@ def allocate(curves: Curves, limits: Limits, free: BoolArray, known: BoolArray) 
         limits: Ends in steps.
         free: Arms that may move, shape (A,).
         known: Arms whose budget is known and counts towards the total, shape (A,).
+        whole: Round to whole steps; without, ``after`` is the continuous optimum.
 
     Raises:
         InfeasibleError: The held arms leave less than the free ones need.
@@ -79,7 +80,7 @@ def allocate(curves: Curves, limits: Limits, free: BoolArray, known: BoolArray) 
     part = curves.take(index)
     filled = fill(part, low, high, within(amount, groups, low, high), groups)
     continuous[index], prices[index] = filled.spend, filled.prices
-    after[index] = to_steps(part, filled.spend, low, high, int(np.floor(amount + 1e-6)), groups)
+    after[index] = filled.spend if not whole else to_steps(part, filled.spend, low, high, int(np.floor(amount + 1e-6)), groups)
     return Allocation(
         after=after, continuous=continuous, price=filled.price, prices=prices, unallocated=max(0.0, rest - float(after[index].sum()))
     )
@@ -301,7 +302,7 @@ def affordable_total(
         return least
 
     def good(total: float) -> bool:
-        spend = allocate(curves, attrs.evolve(limits, total=total), free, known).continuous
+        spend = allocate(curves, attrs.evolve(limits, total=total), free, known, whole=False).continuous
         outcome = float((curves.value(np.where(known, spend, 0.0)) * counted * known).sum())
         return outcome >= ratio * total
 

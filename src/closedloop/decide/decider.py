@@ -13,16 +13,15 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from closedloop.decide.allocate import Allocation, affordable_total, allocate, can_meet, keep_few, worth
+from closedloop.decide.allocate import allocate, worth
+from closedloop.decide.choose import Chosen, Rules, choose
 from closedloop.decide.curves import certain_moves, learn
-from closedloop.decide.evidence import Draws, draw, helps, summary
+from closedloop.decide.evidence import Draws, draw, summary
 from closedloop.decide.holds import Why, find_holds
 from closedloop.decide.identity import decision_id, digest_of, plan_id, provenance_of
-from closedloop.decide.limits import Limits, check_total, find_limits, step_micros
-from closedloop.decide.objectives import OBJECTIVES, Objective, objective
+from closedloop.decide.limits import check_total, find_limits, step_micros
+from closedloop.decide.objectives import OBJECTIVES, Objective
 from closedloop.decide.problem import Problem, read_budgets
-from closedloop.decide.reasons import held_too_much, stuck, too_many
-from closedloop.decide.reasons import weak as weak_why
 from closedloop.display import number
 from closedloop.errors import ConfigurationError
 from closedloop.records.arms import Arm
@@ -33,7 +32,6 @@ from closedloop.records.money import MICROS, Money
 from closedloop.records.signal import Signals
 from closedloop.records.window import AttributionWindow
 from closedloop.stats.response import Response, ResponsePrior
-from closedloop.stats.waterfill import Curves
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -76,6 +74,10 @@ class BudgetDecider:
         observed_weight: Weight in (0, 1] of past spend as evidence of the curve: under 1, because it was not randomised.
         objective: ``expected``, ``thompson``, ``lower`` or ``cvar`` (see `closedloop.decide.objectives`).
         risk: Tail of ``lower`` and ``cvar``, in (0, 0.5].
+        learning_loss: Share of an arm's outcome that each change costs while the platform learns, for ``learning_days`` days. With it,
+            a move is put off where waiting is worth more.
+        looks: Days of waiting that are weighed against acting; empty switches that off.
+        scenarios: Simulated futures for it.
         window: When given, signals made under another window are held, not used.
 
     References:
@@ -95,6 +97,10 @@ class BudgetDecider:
         observed_weight: float = 0.5,
         objective: Objective = "expected",
         risk: float = 0.1,
+        learning_loss: float = 0.0,
+        learning_days: float = 3.0,
+        looks: tuple[float, ...] = (1.0, 3.0),
+        scenarios: int = 16,
         window: AttributionWindow | None = None,
     ) -> None:
         if not 0.0 < level < 1.0:
@@ -107,6 +113,8 @@ class BudgetDecider:
             raise ConfigurationError("a weight lies in (0, 1]", "observed_weight", observed_weight)
         if objective not in OBJECTIVES:
             raise ConfigurationError("no such objective", "objective", objective, None, OBJECTIVES)
+        if not 0.0 <= learning_loss <= 1.0:
+            raise ConfigurationError("a share lies in [0, 1]", "learning_loss", learning_loss)
         if not 0.0 < risk <= 0.5:
             raise ConfigurationError("a risk lies in (0, 0.5]", "risk", risk)
         self.constraints = Constraints() if constraints is None else constraints
@@ -117,8 +125,14 @@ class BudgetDecider:
         self.prior = ResponsePrior() if prior is None else prior
         self.response = response
         self.observed_weight = observed_weight
-        self.objective = objective
-        self.risk = risk
+        self.rules = Rules(
+            objective=objective,
+            risk=risk,
+            learning_loss=learning_loss,
+            learning_days=learning_days,
+            looks=tuple(looks),
+            scenarios=scenarios,
+        )
         self.window = window
 
     def __repr__(self) -> str:
@@ -167,9 +181,9 @@ class BudgetDecider:
         index = np.flatnonzero(problem.known)
         joint = draw(signals, index, problem.value[index], problem.response.take(index), generator, self.draws)
         ideal = self._ideal(problem)
-        allocation, moved, gains, chances, more = self._choose(problem, found, joint, generator)
-        found.update(more)
-        return self._plan(problem, digest, made_at, horizon, found, joint, ideal, allocation, moved, gains, chances)
+        chosen = choose(problem, self.rules, found, joint, generator, horizon)
+        found.update(chosen.holds)
+        return self._plan(problem, digest, made_at, horizon, found, joint, ideal, chosen)
 
     def evaluate(
         self, signals: Signals, current_budgets: Mapping[Arm, Money] | None, after: Mapping[Arm, Money]
@@ -233,77 +247,6 @@ class BudgetDecider:
         free = p.known & ~p.limits.stuck
         return allocate(p.curves, p.limits, free, p.known).after
 
-    def _choose(
-        self, p: Problem, found: Mapping[int, Why], joint: Draws, rng: np.random.Generator
-    ) -> tuple[Allocation, Int64, npt.NDArray[np.float32], FloatArray, dict[int, Why]]:
-        """Return the allocation, the arms it moves, their joint gains and chances, and the holds that the evidence adds."""
-        c, limits = self.constraints, p.limits
-        free = p.known.copy()
-        free[list(found)] = False
-        more = {int(i): stuck(p, int(i)) for i in np.flatnonzero(free & limits.stuck)}
-        free &= ~limits.stuck
-        position = np.cumsum(p.known) - 1
-        if free.any() and not _feasible(limits, free, p.known):
-            short = held_too_much(p, free)
-            more.update(dict.fromkeys(map(int, np.flatnonzero(free)), short))
-            free[:] = False
-        platform = p.signals.arms.groups(("platform",))[0].astype(np.int64)
-        curves, limits = objective(self.objective, p, joint, free, self.risk, rng)
-        limits = self._affordable(p, curves, limits, free)
-        total = _attainable(limits, free, p.known)
-        unsure: dict[int, tuple[float, float]] = {}  # the first move that was too unsure, by arm: its budget and its chance
-        while True:
-            if c.max_changes is None:
-                allocation = allocate(curves, limits, free, p.known)
-            else:
-                allocation, left = keep_few(curves, limits, free, p.known, platform, c.max_changes)
-                for i in np.flatnonzero(free & ~left):
-                    more[int(i)] = too_many(c.max_changes)
-                free = left
-            move = allocation.after - limits.now
-            moved = np.flatnonzero(move)
-            gains = joint.gain(position[moved], limits.now[moved], allocation.after[moved])
-            chances = helps(gains, move[moved], allocation.price) if len(moved) else np.empty(0)
-            small = np.abs(move) < np.maximum(np.maximum(c.min_change * limits.now, c.min_step * MICROS / limits.step), 1.0) - 1e-9
-            thin = np.zeros(len(free), dtype=bool)
-            thin[moved] = chances < c.min_probability
-            weak = np.flatnonzero(free & (move != 0.0) & (small | thin))
-            if not len(weak):
-                break
-            for i in np.flatnonzero(thin):
-                unsure.setdefault(int(i), (float(allocation.after[i]), float(chances[np.searchsorted(moved, i)])))
-            ranking = np.ones(len(free))
-            ranking[moved] = chances
-            ranking[small] -= 2.0  # what is not worth a call goes first
-            weak = weak[np.argsort(ranking[weak], kind="stable")]
-            duty = c.target_cost is None and c.target_roas is None
-            dropped = _drop(limits, free, p.known, total, weak, duty=duty)
-            if not len(dropped):
-                break  # they must move for the total to be met
-            for i in dropped:
-                more[int(i)] = weak_why(p, int(i), *unsure.get(int(i), (float(allocation.after[i]), None)))
-                free[i] = False
-            limits = self._affordable(p, curves, limits, free)
-        for i in np.flatnonzero(free & (allocation.after == limits.now)):
-            more[int(i)] = weak_why(p, int(i), *unsure.get(int(i), (float(limits.now[i]), None)))
-        return allocation, moved, gains, chances, more
-
-    def _affordable(self, p: Problem, curves: Curves, limits: Limits, free: BoolArray) -> Limits:
-        """Return the limits with the total that a target cost or return leaves; the stated total is its ceiling."""
-        c = self.constraints
-        if c.target_cost is None and c.target_roas is None:
-            return limits
-        in_steps = MICROS / limits.step
-        most = np.inf if c.total is None else np.floor(c.total * in_steps + 1e-9)
-        if c.target_cost is not None:
-            counted, ratio = 1.0 / np.maximum(p.value, 1e-300), 1.0 / (c.target_cost * in_steps)
-        elif c.target_roas is not None and p.unit != "conversions":
-            counted, ratio = np.ones(len(p.value)), c.target_roas / in_steps
-        else:
-            raise ConfigurationError("a target return needs values of conversions", "target_roas", c.target_roas, "use target_cost")
-        total = affordable_total(p.curves, counted, limits, free, p.known, ratio=ratio, most=float(most))
-        return attrs.evolve(limits, total=total)
-
     def _plan(
         self,
         p: Problem,
@@ -313,21 +256,16 @@ class BudgetDecider:
         found: Mapping[int, Why],
         joint: Draws,
         ideal: FloatArray,
-        allocation: Allocation,
-        moved: Int64,
-        gains: npt.NDArray[np.float32],
-        chances: FloatArray,
+        chosen: Chosen,
     ) -> Plan:
+        allocation, moved, gains = chosen.allocation, chosen.moved, chosen.gains
         position = np.cumsum(p.known) - 1
         whole = gains.sum(axis=1, dtype=float) if len(moved) else np.zeros(self.draws)
         gain, p_gain, shortfall = summary(whole, self.level)
         added = worth(p.curves, p.limits, allocation)
         order = np.argsort(-added[moved], kind="stable")
         sure = certain_moves(p.signals, moved, allocation.after[moved] > p.limits.now[moved], 1.0 - self.level)
-        decisions = tuple(
-            self._decision(p, digest, allocation, int(moved[j]), summary(gains[:, j], self.level)[0], float(chances[j]), sure[j])
-            for j in order
-        )
+        decisions = tuple(self._decision(p, digest, chosen, int(j), sure[j]) for j in order)
         still = np.array(sorted(found), dtype=np.int64)
         still_known = still[p.known[still]]
         missed = joint.gain(position[still_known], p.limits.now[still_known], ideal[still_known])
@@ -360,9 +298,8 @@ class BudgetDecider:
             found.append({"name": name, "gain": [gain.low, gain.estimate, gain.high], "p_gain": chance})
         return found
 
-    def _decision(
-        self, p: Problem, digest: str, allocation: Allocation, i: int, gain: Interval, chance: float, sure: bool | None
-    ) -> Decision:
+    def _decision(self, p: Problem, digest: str, chosen: Chosen, j: int, sure: bool | None) -> Decision:
+        allocation, i = chosen.allocation, int(chosen.moved[j])
         arm, signals, money = p.signals.arms[i], p.signals, MICROS / p.limits.step
         now = p.limits.now[[i]]
         marginal = float(p.curves.take([i]).marginal(now)[0]) * money
@@ -379,8 +316,8 @@ class BudgetDecider:
             target=self.target(signals, arm),
             before=Money(int(p.budgets[i]), p.currency),
             after=Money(int(allocation.after[i]) * p.limits.step, p.currency),
-            gain=gain,
-            p_gain=chance,
+            gain=summary(chosen.gains[:, j], self.level)[0],
+            p_gain=float(chosen.chances[j]),
             reason=reason,
             triggers={
                 "certain": sure,
@@ -394,6 +331,7 @@ class BudgetDecider:
                 "maturity": float(signals.maturity[i]),
                 "p_best": float(signals.p_best[i]),
                 "continuous_optimum": float(allocation.continuous[i]) / money,
+                **_timing(chosen, j),
             },
         )
 
@@ -415,26 +353,13 @@ class BudgetDecider:
         )
 
 
-def _attainable(limits: Limits, free: BoolArray, known: BoolArray) -> float:
-    held = float(limits.now[known & ~free].sum())
-    return min(max(limits.total, held + float(limits.low[free].sum())), held + float(limits.high[free].sum()))
-
-
-def _feasible(limits: Limits, free: BoolArray, known: BoolArray) -> bool:
-    held = float(limits.now[known & ~free].sum())
-    return limits.total - held >= float(limits.low[free].sum()) - 1e-6
-
-
-def _drop(limits: Limits, free: BoolArray, known: BoolArray, total: float, weak: Int64, *, duty: bool) -> Int64:
-    """Return the arms to hold next: the weaker half of the weak ones, fewer where the total would be out of reach.
-
-    Without a duty to spend the total it is enough that the total is not passed.
-    """
-    count = (len(weak) + 1) // 2
-    while count:
-        trial = free.copy()
-        trial[weak[:count]] = False
-        if can_meet(limits, trial, known, total) or (not duty and _feasible(limits, trial, known)):
-            return weak[:count]
-        count //= 2
-    return weak[:0]
+def _timing(chosen: Chosen, j: int) -> dict[str, float]:
+    t = chosen.timing
+    if t is None:
+        return {}
+    return {
+        "value_of_acting": float(t.act[j]),
+        "value_of_waiting": float(t.wait[j]),
+        "days_of_waiting": float(t.days[j]),
+        "switching_cost": float(t.cost[j]),
+    }

@@ -126,7 +126,7 @@ def _worst(p: Problem, joint: Draws, free: BoolArray, risk: float) -> Curves:
     position = np.cumsum(p.known) - 1
     for turn in range(_ROUNDS):
         curves = _spread(p, joint, theta, level * weight)
-        after = allocate(curves, p.limits, free, p.known).continuous
+        after = allocate(curves, p.limits, free, p.known, whole=False).continuous
         moved = np.flatnonzero(after != p.limits.now)
         gain = few.gain(position[moved], p.limits.now[moved], after[moved]).sum(axis=1, dtype=float)
         order = np.argsort(gain, kind="stable")[:worst]

@@ -56,7 +56,7 @@ def too_many(most: int) -> Why:
     )
 
 
-def weak(p: Problem, i: int, after: float, chance: float | None) -> Why:
+def weak_move(p: Problem, i: int, after: float, chance: float | None) -> Why:
     """Return why a move is left out: too small (no ``chance``), or too unsure."""
     c = p.constraints
     volume = float(p.signals.effective_volume[i])
@@ -83,4 +83,17 @@ def weak(p: Problem, i: int, after: float, chance: float | None) -> Why:
         explanation=f"moving it to {_money(p, after)} helps with probability {chance:.2f}, {c.min_probability:.2f} is needed",
         lift=lift,
         triggers={"p_gain": chance, "min_probability": c.min_probability, "conversions_missing": missing, "days_at_current_pace": days},
+    )
+
+
+def wait_for_more(p: Problem, act: float, wait: float, days: float, horizon: float) -> Why:
+    """Return why a move is put off: deciding later is worth more than moving now."""
+    return Why(
+        reason="waiting",
+        explanation=(
+            f"over {number(horizon)} days moving now is worth {number(act)} {p.unit}, waiting {number(days)} days and deciding then "
+            f"{number(wait)}"
+        ),
+        lift=f"wait {number(days)} day{'s' * (days != 1)}",
+        triggers={"value_of_acting": act, "value_of_waiting": wait, "days": days},
     )

@@ -1,0 +1,204 @@
+"""Which arms move: from the best allocation to one whose every move the evidence, the limits and the timing carry.
+
+Law of this file: arms are only ever taken out. What is taken out keeps its money, gets its reason, and the rest is solved again, so that
+the moves that are left balance exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from closedloop.decide.allocate import Allocation, affordable_total, allocate, can_meet, keep_few
+from closedloop.decide.evidence import Draws, helps
+from closedloop.decide.holds import Why
+from closedloop.decide.limits import Limits
+from closedloop.decide.objectives import Objective, objective
+from closedloop.decide.problem import Problem
+from closedloop.decide.reasons import held_too_much, stuck, too_many, wait_for_more, weak_move
+from closedloop.decide.timing import Timing, switching_cost, value_of_timing
+from closedloop.errors import ConfigurationError
+from closedloop.records.decision import Constraints
+from closedloop.records.money import MICROS
+from closedloop.stats.waterfill import Curves
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+Int64 = npt.NDArray[np.int64]
+
+_PASSES = 3  # times that waiting arms are taken out and the rest is timed again
+
+
+@attrs.frozen(kw_only=True)
+class Rules:
+    """How a decider chooses, beside its constraints.
+
+    Args:
+        objective: What is maximised (`closedloop.decide.objectives`).
+        risk: Tail of ``lower`` and ``cvar``.
+        learning_loss: Share of an arm's outcome that a change costs while the platform learns, in [0, 1].
+        learning_days: For how many days.
+        looks: Days of waiting that are weighed against acting; empty switches the timing off.
+        scenarios: Simulated futures for it.
+    """
+
+    objective: Objective = "expected"
+    risk: float = 0.1
+    learning_loss: float = 0.0
+    learning_days: float = 3.0
+    looks: tuple[float, ...] = (1.0, 3.0)
+    scenarios: int = 16
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Chosen:
+    """The moves of a plan.
+
+    Args:
+        allocation: Budgets of all arms.
+        moved: Positions of the m arms that move.
+        gains: Joint draws of their gains, shape (D, m).
+        chances: Probability that each helps, shape (m,).
+        holds: Reasons that were found on the way, by position.
+        timing: Values of acting and waiting of the moved arms, None when not asked for.
+    """
+
+    allocation: Allocation
+    moved: Int64
+    gains: npt.NDArray[np.float32]
+    chances: FloatArray
+    holds: Mapping[int, Why]
+    timing: Timing | None
+
+
+def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng: np.random.Generator, horizon: float) -> Chosen:
+    """Return the moves of a plan.
+
+    Args:
+        p: The problem.
+        rules: How to choose.
+        found: Arms that are held already.
+        joint: Joint draws over the arms with a known budget.
+        rng: For the objective and the timing.
+        horizon: Days for which the plan is meant.
+    """
+    c, limits = p.constraints, p.limits
+    free = p.known.copy()
+    free[list(found)] = False
+    more = {int(i): stuck(p, int(i)) for i in np.flatnonzero(free & limits.stuck)}
+    free &= ~limits.stuck
+    position = np.cumsum(p.known) - 1
+    if free.any() and not _feasible(limits, free, p.known):
+        short = held_too_much(p, free)
+        more.update(dict.fromkeys(map(int, np.flatnonzero(free)), short))
+        free[:] = False
+    platform = p.signals.arms.groups(("platform",))[0].astype(np.int64)
+    curves, limits = objective(rules.objective, p, joint, free, rules.risk, rng)
+    limits = _affordable(c, p, curves, limits, free)
+    total = _attainable(limits, free, p.known)
+    duty = c.target_cost is None and c.target_roas is None
+    unsure: dict[int, tuple[float, float]] = {}  # the first move that was too unsure, by arm: its budget and its chance
+    for turn in range(_PASSES + 1):
+        while True:
+            if c.max_changes is None:
+                allocation = allocate(curves, limits, free, p.known)
+            else:
+                allocation, left = keep_few(curves, limits, free, p.known, platform, c.max_changes)
+                for i in np.flatnonzero(free & ~left):
+                    more[int(i)] = too_many(c.max_changes)
+                free = left
+            move = allocation.after - limits.now
+            moved = np.flatnonzero(move)
+            gains = joint.gain(position[moved], limits.now[moved], allocation.after[moved])
+            chances = helps(gains, move[moved], allocation.price) if len(moved) else np.empty(0)
+            small = np.abs(move) < np.maximum(np.maximum(c.min_change * limits.now, c.min_step * MICROS / limits.step), 1.0) - 1e-9
+            thin = np.zeros(len(free), dtype=bool)
+            thin[moved] = chances < c.min_probability
+            weak = np.flatnonzero(free & (move != 0.0) & (small | thin))
+            if not len(weak):
+                break
+            for i in np.flatnonzero(thin):
+                unsure.setdefault(int(i), (float(allocation.after[i]), float(chances[np.searchsorted(moved, i)])))
+            ranking = np.ones(len(free))
+            ranking[moved] = chances
+            ranking[small] -= 2.0  # what is not worth a call goes first
+            weak = weak[np.argsort(ranking[weak], kind="stable")]
+            dropped = _drop(limits, free, p.known, total, weak, duty=duty)
+            if not len(dropped):
+                break  # they must move for the total to be met
+            for i in dropped:
+                more[int(i)] = weak_move(p, int(i), *unsure.get(int(i), (float(allocation.after[i]), None)))
+                free[i] = False
+            limits = _affordable(c, p, curves, limits, free)
+        timing = _time(p, rules, curves, limits, free, allocation, joint, horizon, rng)
+        late = np.empty(0, dtype=np.int64) if timing is None else np.flatnonzero(timing.waits)
+        if timing is None or not len(late) or turn == _PASSES:
+            break
+        late = late[np.argsort(timing.act[late] - timing.wait[late], kind="stable")]
+        later = _drop(limits, free, p.known, total, moved[late], duty=duty)
+        if not len(later):
+            break
+        for i in later:
+            j = int(np.searchsorted(moved, i))
+            more[int(i)] = wait_for_more(p, float(timing.act[j]), float(timing.wait[j]), float(timing.days[j]), horizon)
+            free[i] = False
+        limits = _affordable(c, p, curves, limits, free)
+    for i in np.flatnonzero(free & (allocation.after == limits.now)):
+        more[int(i)] = weak_move(p, int(i), *unsure.get(int(i), (float(limits.now[i]), None)))
+    return Chosen(allocation=allocation, moved=moved, gains=gains, chances=chances, holds=more, timing=timing)
+
+
+def _time(
+    p: Problem, rules: Rules, curves: Curves, limits: Limits, free: BoolArray, allocation: Allocation, joint: Draws, horizon: float,
+    rng: np.random.Generator,
+) -> Timing | None:  # fmt: skip
+    looks = tuple(k for k in rules.looks if 0.0 < k < horizon)
+    moved = np.flatnonzero(allocation.after != p.limits.now)
+    if not looks or not len(moved) or rules.objective == "thompson":  # a draw's move explores: its expected value is not its point
+        return None
+    cost = switching_cost(p, moved, rules.learning_loss, rules.learning_days)
+    return value_of_timing(p, limits, free, allocation, joint, horizon=horizon, cost=cost, looks=looks, scenarios=rules.scenarios, rng=rng)
+
+
+def _affordable(c: Constraints, p: Problem, curves: Curves, limits: Limits, free: BoolArray) -> Limits:
+    """Return the limits with the total that a target cost or return leaves; the stated total is its ceiling."""
+    if c.target_cost is None and c.target_roas is None:
+        return limits
+    in_steps = MICROS / limits.step
+    most = np.inf if c.total is None else np.floor(c.total * in_steps + 1e-9)
+    if c.target_cost is not None:
+        counted, ratio = 1.0 / np.maximum(p.value, 1e-300), 1.0 / (c.target_cost * in_steps)
+    elif c.target_roas is not None and p.unit != "conversions":
+        counted, ratio = np.ones(len(p.value)), c.target_roas / in_steps
+    else:
+        raise ConfigurationError("a target return needs values of conversions", "target_roas", c.target_roas, "use target_cost")
+    total = affordable_total(p.curves, counted, limits, free, p.known, ratio=ratio, most=float(most))
+    return attrs.evolve(limits, total=total)
+
+
+def _attainable(limits: Limits, free: BoolArray, known: BoolArray) -> float:
+    held = float(limits.now[known & ~free].sum())
+    return min(max(limits.total, held + float(limits.low[free].sum())), held + float(limits.high[free].sum()))
+
+
+def _feasible(limits: Limits, free: BoolArray, known: BoolArray) -> bool:
+    held = float(limits.now[known & ~free].sum())
+    return limits.total - held >= float(limits.low[free].sum()) - 1e-6
+
+
+def _drop(limits: Limits, free: BoolArray, known: BoolArray, total: float, weak: Int64, *, duty: bool) -> Int64:
+    """Return the arms to hold next: the weaker half of the weak ones, fewer where the total would be out of reach.
+
+    Without a duty to spend the total it is enough that the total is not passed.
+    """
+    count = (len(weak) + 1) // 2
+    while count:
+        trial = free.copy()
+        trial[weak[:count]] = False
+        if can_meet(limits, trial, known, total) or (not duty and _feasible(limits, trial, known)):
+            return weak[:count]
+        count //= 2
+    return weak[:0]

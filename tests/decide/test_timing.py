@@ -1,0 +1,114 @@
+"""Act now or wait: limits in closed form, and lower regret than always acting or always waiting."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from closedloop.decide import BudgetDecider
+from closedloop.records.decision import Constraints
+from closedloop.stats.response import ResponsePrior
+
+SURE = ResponsePrior(power=(0.0, 1e-6))
+FREE = Constraints(minimum_volume=0, min_probability=0.0, min_change=0.0)
+
+
+def values(plan):
+    acts = [*plan.decisions, *(h for h in plan.holds if h.reason == "waiting")]
+    return [(a.triggers["value_of_acting"], a.triggers["value_of_waiting"]) for a in acts]
+
+
+def test_without_a_switching_cost_nothing_waits(signals_of):
+    """Moving early and often costs nothing then, so acting is worth at least as much as waiting, on every decision."""
+    for conversions in ([4, 5], [10, 30], [2, 2.5]):
+        plan = BudgetDecider(FREE, prior=SURE).decide(signals_of(conversions, [100, 100], days=7))
+        assert len(plan.decisions) == 2
+        assert all(act >= wait - 1e-9 for act, wait in values(plan))
+
+
+def test_with_certain_evidence_the_values_are_closed_forms(signals_of):
+    """Nothing is left to learn: acting is worth ``H g - cost``, waiting ``k`` days ``(H - k) g - cost``."""
+    signals = signals_of([10, 30], [100, 100], days=280_000)
+    plan = BudgetDecider(FREE, prior=SURE, learning_loss=0.01, learning_days=2, looks=(2.0,)).decide(signals, horizon=10)
+    cost = np.array([10, 30]) * 0.01 * 2
+    root = np.sqrt([0.8, 1.2]) - 1
+    change = np.array([10, 30]) * root
+    price = plan.provenance["price"]
+    g = change - price * np.array([-20, 20])
+    for d in plan.decisions:
+        i = int(d.arm[1] == "c01")
+        assert d.triggers["switching_cost"] == pytest.approx(cost[i], rel=1e-3)
+        assert d.triggers["value_of_acting"] == pytest.approx(10 * g[i] - cost[i], rel=2e-2)
+        assert d.triggers["value_of_waiting"] == pytest.approx(max(0.0, 8 * g[i] - cost[i]), rel=2e-2, abs=1e-3)
+
+
+def test_a_costly_change_for_a_small_gain_waits(signals_of):
+    """When a change costs half a day's outcome and the difference is unsure, both arms wait, and say for how long and why."""
+    signals = signals_of([4, 5], [100, 100], days=7)
+    plan = BudgetDecider(FREE, prior=SURE, learning_loss=0.5, learning_days=1).decide(signals)
+    assert not plan.decisions
+    waiting = [h for h in plan.holds if h.reason == "waiting"]
+    assert waiting
+    assert all(h.triggers["value_of_waiting"] > h.triggers["value_of_acting"] for h in waiting)
+    assert all("day" in h.lift for h in waiting)
+    clear = BudgetDecider(FREE, prior=SURE, learning_loss=0.05, learning_days=1).decide(signals_of([10, 60], [100, 100]), horizon=14)
+    assert len(clear.decisions) == 2
+
+
+def play(signals_of, budgets_of, policy, truth, seed, *, days=20, prior_days=4, loss=0.08, learning=2):
+    """Outcome of one policy in a world of known levels: counts arrive daily, each change costs a share of some days' outcome."""
+    rng = np.random.default_rng(seed)
+    n = len(truth)
+    budgets = np.full(n, 100.0)
+    counts = rng.poisson(truth * prior_days).astype(float)
+    exposure = np.full(n, float(prior_days))
+    decider = BudgetDecider(
+        FREE, prior=SURE, draws=200, learning_loss=loss if policy == "rule" else 0.0, learning_days=learning,
+        looks=(2.0, 5.0) if policy == "rule" else (), response="prior", scenarios=12,
+    )  # fmt: skip
+    # The prior of the simulation, Gamma with mean 1 x the mean truth: conjugate, so the posterior is exact.
+    shape0, rate0 = 4.0, 4.0 / truth.mean()
+    total = 0.0
+    for day in range(days):
+        if policy != "wait" and day % 2 == 0 and day < days - 2:
+            level = (shape0 + counts) / (rate0 + exposure)
+            effective = rate0 + exposure
+            signals = posterior(signals_of, level, effective, seed)
+            plan = decider.decide(signals, budgets_of(signals, budgets.round(2)), horizon=float(days - day))
+            new = budgets.copy()
+            for d in plan.decisions:
+                new[int(d.arm[1][1:])] = d.after.units
+            changed = np.abs(new - budgets) > 1e-6
+            total -= (loss * learning * truth * np.sqrt(budgets / 100.0))[changed].sum()
+            budgets = new
+        x = np.sqrt(budgets / 100.0)
+        counts += rng.poisson(truth * x)
+        exposure += x
+        total += (truth * x).sum()
+    return total
+
+
+def posterior(signals_of, level, effective, seed):
+    import attrs
+
+    from closedloop.records.signal import GammaMixture
+
+    signals = signals_of(level, np.full(len(level), 100.0))
+    gamma = GammaMixture(shape=(level * effective)[:, None], rate=(100.0 * effective)[:, None], weight=np.ones((len(level), 1)))
+    return attrs.evolve(signals, posteriors={"click": gamma})
+
+
+@pytest.mark.parametrize("volume", [2.0, 20.0] if os.environ.get("CLOSEDLOOP_FULL") else [8.0])
+def test_the_rule_has_less_regret_than_always_acting_and_always_waiting(signals_of, budgets_of, volume):
+    """Over simulated worlds, and over volumes: more outcome than moving at every look, and than never moving."""
+    worlds = 16 if os.environ.get("CLOSEDLOOP_FULL") else 6
+    rng = np.random.default_rng(11)
+    outcomes = dict.fromkeys(("rule", "act", "wait"), 0.0)
+    for world in range(worlds):
+        truth = volume * rng.gamma(4.0, 1 / 4.0, 5)
+        for policy in outcomes:
+            outcomes[policy] += play(signals_of, budgets_of, policy, truth, world)
+    assert outcomes["rule"] > outcomes["act"]
+    assert outcomes["rule"] >= outcomes["wait"] * (1 - 1e-9)
