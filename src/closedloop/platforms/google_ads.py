@@ -39,6 +39,7 @@ _BUDGET = (
     "campaign_budget.status, campaign_budget.period FROM campaign_budget WHERE campaign_budget.id IN ({ids})"
 )
 _CUSTOMER = "SELECT customer.currency_code, customer.time_zone, customer.status FROM customer"
+_SWITCH: Mapping[str, int] = {"resume": 2, "pause": 3}  # CampaignStatus.ENABLED, PAUSED
 _MOST_OPERATIONS = 10_000
 
 
@@ -79,6 +80,10 @@ class GoogleAdsPlatform:
         quiet_period: Seconds within which a mutate without an answer may still be applied.
 
     A target's resource is the id of a campaign (``123``), or of a budget that several campaigns share (``budget/456``).
+
+    >>> ads = GoogleAdsPlatform(client=None, customer="111-222-3333", access="explorer")  # a real one has a client
+    >>> ads.customer, ads.limits(Target("google", "123"))
+    ('1112223333', (('google/project/operations', 2880.0, 86400.0),))
     """
 
     client: Any = attrs.field(repr=False)
@@ -368,13 +373,15 @@ class GoogleAdsPlatform:
             update.resource_name, update.amount_micros = looked.budget, change.budget.micros
             operation.campaign_budget_operation.update_mask.paths.append("amount_micros")
             return operation, looked.budget
+        if change.kind not in _SWITCH:
+            return AttemptResult(status="rejected", code="kind", message=f"this adapter does not {change.kind} on Google Ads")
         if not change.target.resource.isdigit():
             words = f"{change.target}: only a campaign can be paused or resumed"
             return AttemptResult(status="rejected", code="target", message=words)
         resource = f"customers/{self.customer}/campaigns/{change.target.resource}"
         update = operation.campaign_operation.update
         update.resource_name = resource
-        update.status = 2 if change.kind == "resume" else 3  # CampaignStatus.ENABLED, PAUSED
+        update.status = _SWITCH[change.kind]
         operation.campaign_operation.update_mask.paths.append("status")
         return operation, resource
 

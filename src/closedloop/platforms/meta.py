@@ -40,6 +40,7 @@ _CALLS = {"limited": 300, "standard": 100_000}
 _SCORE = {"limited": 60, "standard": 9_000}
 _CLICK_DAYS = (1, 7, 28)
 _GONE = ("DELETED", "ARCHIVED")
+_SWITCH: Mapping[str, str] = {"pause": "PAUSED", "resume": "ACTIVE"}
 _PAGE = 500
 _NAMES = ("campaign_id", "campaign_name", "adset_id", "adset_name", "ad_id", "ad_name")
 _BREAKDOWN = "publisher_platform"
@@ -292,8 +293,10 @@ class MetaPlatform:
                 if self._currency is None:
                     self._account(now)
                 params = {"daily_budget": self._minor(change.budget)}
+            elif change.kind in _SWITCH:
+                params = {"status": _SWITCH[change.kind]}
             else:
-                params = {"status": "ACTIVE" if change.kind == "resume" else "PAUSED"}
+                raise RejectedError("this adapter does not do that on Meta", "kind", change.kind, None, ("set_budget", *_SWITCH))
         except NotSentError as error:
             status: Literal["throttled", "not_sent"] = "throttled" if error.retry_at else "not_sent"
             return AttemptResult(status=status, code=error.field or "", message=str(error), retry_at=error.retry_at)

@@ -248,6 +248,8 @@ class SimulatedPlatform:
         budget, active = self._in_force(change.target.resource, now_us)
         if budget is None and active is None:
             return "NOT_FOUND", f"no resource {change.target.resource!r}"
+        if change.kind == "set_budget" and change.budget is None:
+            return "BUDGET_MISSING", "a change of the budget needs a budget"
         if change.budget is not None and budget is not None:
             if change.budget.currency != budget.currency:
                 return "WRONG_CURRENCY", f"the account is in {budget.currency}, not {change.budget.currency}"

@@ -37,6 +37,7 @@ _TIERS: Mapping[str, tuple[float, float, float]] = {  # requests a second, a min
     "ultimate": (50.0, 3_000.0, 4_320_000.0),
 }
 _DAILY = ("BUDGET_MODE_DAY", "BUDGET_MODE_DYNAMIC_DAILY_BUDGET")
+_SWITCH: Mapping[str, str] = {"pause": "DISABLE", "resume": "ENABLE"}
 _DAYS, _PAGE = 30, 1000  # a daily report spans 30 days at most
 _METRICS = ("campaign_id", "campaign_name", "adgroup_id", "adgroup_name", "ad_name", "spend", "impressions", "clicks")
 
@@ -56,6 +57,10 @@ class TikTokPlatform:
         conversion_metrics: Metrics that count conversions, and the kind of touch that each credits.
         name: Name of the platform, as registered with the loop.
         quiet_period: Seconds within which a write without an answer may still be applied.
+
+    >>> tiktok = TikTokPlatform(api_client=None, access_token="...", advertiser="700")  # a real one has a client
+    >>> tiktok.limits(Target("tiktok", "11"))[0]
+    ('tiktok/app/s', 10.0, 1.0)
     """
 
     api_client: Any = attrs.field(repr=False)
@@ -162,9 +167,10 @@ class TikTokPlatform:
                 if self._currency is None:
                     self._account(now)
                 path, body = f"{self.level}/update/", {key: change.target.resource, "budget": self._units(change.budget)}
+            elif change.kind in _SWITCH:
+                path, body = f"{self.level}/status/update/", {f"{key}s": [change.target.resource], "operation_status": _SWITCH[change.kind]}
             else:
-                switch = "ENABLE" if change.kind == "resume" else "DISABLE"
-                path, body = f"{self.level}/status/update/", {f"{key}s": [change.target.resource], "operation_status": switch}
+                raise RejectedError("this adapter does not do that on TikTok", "kind", change.kind, None, ("set_budget", *_SWITCH))
         except NotSentError as error:
             status: Literal["throttled", "not_sent"] = "throttled" if error.retry_at else "not_sent"
             return AttemptResult(status=status, code=error.field or "", message=str(error), retry_at=error.retry_at)

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from closedloop.errors import AuthenticationError, NotSentError, RejectedError
-from closedloop.interfaces import AppliesChanges, LimitsRequests, ReadsState, ReportsSpend, WeighsRequests
+from closedloop.interfaces import AppliesChanges, FindsCreated, LimitsRequests, ReadsState, ReportsSpend, WeighsRequests
 from closedloop.records.action import AttemptResult, Change, ChangeKind, TargetState
 from closedloop.records.batch import EVENT_KINDS
 from closedloop.records.decision import Target
@@ -210,6 +210,37 @@ def refuses_another_currency(subject: PlatformSubject) -> None:
     need(result.status == "rejected", f"a budget in {subject.foreign} ended as {result.status}")
     subject.settle()
     _budget_is(subject, before, f"after a budget in {subject.foreign}")
+
+
+@check(PLATFORM_CHECKS)
+def needs_a_budget_to_set_one(subject: PlatformSubject) -> None:
+    """A change of the budget that names no budget is rejected and changes nothing."""
+    before = subject.read()
+    status = subject.send(subject.change(budget=None)).status
+    need(status == "rejected", f"a change of the budget without a budget ended as {status}")
+    subject.settle()
+    after = subject.read()
+    need((after.budget, after.active) == (before.budget, before.active), f"without a budget, the target became {after}")
+
+
+@check(PLATFORM_CHECKS)
+def creates_findably_or_not_at_all(subject: PlatformSubject) -> None:
+    """What it creates is found by its action, once; an adapter that cannot find its creations rejects them, and touches nothing."""
+    before = subject.read()
+    new = subject.change("create", subject.amounts[0], Target(subject.target.platform, subject.target.resource))
+    if isinstance(subject.platform, FindsCreated):
+        need(list(subject.platform.find(new, now=subject.now)) == [], "something bears the mark of an action that was never sent")
+        status = subject.send(new).status
+        need(status == "accepted", f"a creation ended as {status}")
+        subject.settle()
+        found = list(subject.platform.find(new, now=subject.now))
+        need([s.budget for s in found] == [subject.amounts[0]], f"after one creation with {subject.amounts[0]}, found was {found}")
+    else:
+        status = subject.send(new).status
+        need(status == "rejected", f"a creation that nothing can find again ended as {status}")
+        subject.settle()
+    after = subject.read()
+    need((after.budget, after.active) == (before.budget, before.active), f"a creation changed what was there to {after}")
 
 
 @check(PLATFORM_CHECKS, "fault:throttle")

@@ -1,7 +1,8 @@
 """The checks as pytest classes: subclass one, override one fixture.
 
 Law of this file: pytest is imported here and nowhere else in the library. Every check is one test; a last test counts them, so that a
-check lost by deselection, by a skip of the fixture or by an overridden method is noticed.
+check lost by deselection, by a skip of the fixture or by an overridden method is noticed. To skip all of it, where an SDK is not
+installed say, mark the class.
 """
 
 from __future__ import annotations

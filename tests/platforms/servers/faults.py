@@ -33,8 +33,10 @@ class World:
         self.faults[kind].extend(faults)
 
     def fault(self, kind: str) -> Any:
+        """Return what the next request of a kind meets: what is scripted, else what ``always`` holds or draws."""
         with self.lock:
-            return self.faults[kind].popleft() if self.faults[kind] else self.always.get(kind)
+            found = self.faults[kind].popleft() if self.faults[kind] else self.always.get(kind)
+            return found() if callable(found) else found
 
     def advance(self, seconds: float) -> None:
         with self.lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -25,6 +26,14 @@ def graph_error(
     return {"http": http, "json": {"error": error}}
 
 
+class QuietServer(ThreadingHTTPServer):
+    """A server that says nothing of a client that is gone: killed clients are what it is for."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class MetaServer:
     """One ad account, ``act_100``, in EUR unless told otherwise."""
 
@@ -35,6 +44,7 @@ class MetaServer:
         self.minimum = 100
         self.insights: list[dict[str, Any]] = []
         self.page = 2
+        self.late_by = 2.0
         self.budget_changes: dict[str, list[float]] = {}
         self.world.objects = {
             "act_100": {"id": "act_100", "currency": currency, "timezone_name": timezone, "account_status": 1},
@@ -62,7 +72,7 @@ class MetaServer:
             def do_POST(self) -> None:
                 outer._serve(self, "POST")
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = QuietServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
         self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
@@ -97,8 +107,8 @@ class MetaServer:
             handler.close_connection = True
             handler.connection.close()
             return
-        if fault in ("lost", "late"):  # applied now or in 2 s, and no answer
-            self._apply(path[-1], params, delay=2.0 if fault == "late" else 0.0)
+        if fault in ("lost", "late"):  # applied now or late, and no answer
+            self._apply(path[-1], params, delay=self.late_by if fault == "late" else 0.0)
             handler.close_connection = True
             handler.connection.close()
             return

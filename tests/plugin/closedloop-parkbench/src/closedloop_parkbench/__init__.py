@@ -59,8 +59,10 @@ class ParkbenchPlatform:
             if change.budget is None or change.budget.currency != "EUR" or change.budget.micros % _CENT:
                 return AttemptResult(status="rejected", code="budget", message=f"{change.budget} is no amount of whole euro cents")
             body: dict[str, Any] = {"cents": change.budget.micros // _CENT}  # absolute, in whole cents, without a float
-        else:
+        elif change.kind in ("pause", "resume"):
             body = {"on": change.kind == "resume"}
+        else:  # what an adapter does not know, such as "create", it must refuse: never do something else instead
+            return AttemptResult(status="rejected", code="kind", message=f"a bench cannot {change.kind}")
         status, answer, connected = self._ask("PATCH", f"/benches/{quote(change.target.resource, safe='')}", body, timeout)
         if status is None:  # no answer: surely not sent only when there was no connection, else perhaps applied
             result: AttemptStatus = "unknown" if connected else "not_sent"
