@@ -42,7 +42,7 @@ class Planner(Equal):
         if not hasattr(self, "split"):
             from closedloop.simulation.curves import best_split
 
-            value, half = self.market._curve(day)
+            value, half = self.market.parameters.curve(day)
             role = {c.campaign: c.role for c in self.market.scenario.campaigns}
             flattered = np.array([3.0 if role[str(a[1])] != "prospecting" else 1.0 for a in self.market.arms])
             guess = value * flattered * np.exp(self.rng.normal(0, 0.7, self.arms))

@@ -10,6 +10,7 @@ from closedloop.records.action import Change
 from closedloop.records.money import Money
 from closedloop.simulation import (
     COLUMNS,
+    AlteredBudgets,
     Duplicates,
     IgnoredChanges,
     LateEvents,
@@ -153,3 +154,12 @@ def test_wrong_names_are_refused():
         MissingTags(1.2)
     with pytest.raises(ConfigurationError, match="no such platform"):
         Simulator(small(), faults=[WindowMismatch(platform="bing")])
+
+
+def test_altered_budgets_are_in_force():
+    """From that afternoon the platform's budgets are the altered ones."""
+    simulator, _ = _run([AlteredBudgets(day=2, factor=0.5, platform="meta")])
+    at = simulator.market.day_start(2)
+    for arm, budget in simulator.budgets_at(at + timedelta(hours=16)).items():
+        assert budget == (87.5 if arm[0] == "meta" else 175.0)
+    assert set(simulator.budgets_at(at + timedelta(hours=14)).values()) == {175.0}

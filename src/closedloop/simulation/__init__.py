@@ -3,6 +3,7 @@
 from closedloop.simulation.curves import Truth
 from closedloop.simulation.export import export
 from closedloop.simulation.faults import (
+    AlteredBudgets,
     Duplicates,
     Fault,
     IgnoredChanges,
@@ -35,6 +36,7 @@ from closedloop.simulation.simulator import Day, Simulation, Simulator
 __all__ = [
     "COLUMNS",
     "SCENARIOS",
+    "AlteredBudgets",
     "Break",
     "Campaign",
     "Day",

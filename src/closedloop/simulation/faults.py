@@ -19,6 +19,7 @@ from closedloop.errors import ConfigurationError
 from closedloop.platforms.simulated import SimulatedPlatform
 from closedloop.records.arms import TAG_COLUMNS
 from closedloop.records.moments import format_duration, parse_duration
+from closedloop.records.money import Money
 from closedloop.records.window import AttributionWindow
 from closedloop.simulation.market import Columns, Market
 from closedloop.simulation.rows import iso
@@ -320,3 +321,27 @@ class IgnoredChanges(_Fault):
         """Let changes be ignored."""
         for platform in platforms.values():
             platform.fault("ignore", times=self.times)
+
+
+@attrs.frozen
+class AlteredBudgets(_Fault):
+    """Someone else sets budgets on the platforms: on one day each becomes a multiple of what it was at the start.
+
+    Args:
+        day: The day, at 15:00 UTC.
+        factor: Multiple of the budget at the start.
+        platform: Its name, None for every platform.
+    """
+
+    day: int
+    factor: float = 0.5
+    platform: str | None = None
+
+    def platforms(self, platforms: Mapping[str, SimulatedPlatform], market: Market) -> None:
+        """Put the change into the platforms' books beforehand, from the budgets they start with."""
+        at = market.day_start(self.day) + timedelta(hours=15)
+        for name, platform in platforms.items():
+            if self.platform in (None, name):
+                for resource in platform.resources():
+                    before = platform.budget_at(resource, market.day_start(0))
+                    platform.alter(resource, Money(round(before.micros * self.factor), before.currency).rounded(), at=at)

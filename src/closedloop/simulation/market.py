@@ -14,7 +14,7 @@ over one or several arms, and any attribution model sees less than the truth.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,6 +28,8 @@ from closedloop.records.arms import TAG_COLUMNS, Arm
 from closedloop.records.interval import FloatArray
 from closedloop.records.moments import US_PER_DAY
 from closedloop.simulation.curves import Truth, best_split, conversions_at, slope_at
+from closedloop.simulation.holdouts import held_out
+from closedloop.simulation.parameters import Parameters
 from closedloop.simulation.pool import Claims, Pool, Tally
 from closedloop.simulation.rows import Parts, rows_of
 from closedloop.simulation.scenarios import Scenario
@@ -59,61 +61,17 @@ class Market:
     def __init__(self, scenario: Scenario, seed: int = 0) -> None:
         self.scenario = scenario
         self.seed = int(seed)
-        specs = [(c, creative) for c in scenario.campaigns for creative in c.creatives]
-        self.arms: tuple[Arm, ...] = tuple((c.platform, c.campaign, c.audience, creative, c.placement) for c, creative in specs)
+        self.parameters = Parameters(scenario, self.seed)
+        self.arms: tuple[Arm, ...] = self.parameters.arms
         self._position = {arm: i for i, arm in enumerate(self.arms)}
-        self._draw_arms(specs)
         self._pool = Pool.empty()
         self._claims: Claims | None = None
         self._tally: Tally | None = None
+        self._held = np.zeros(len(self.arms))
+        self._tests: tuple[Int64, Int64] = (np.zeros(len(self.arms), dtype=np.int64), np.zeros(len(self.arms), dtype=np.int64))
         self.next_day = 0
 
-    def _draw_arms(self, specs: Sequence[tuple[Any, str]]) -> None:
-        s, n = self.scenario, len(specs)
-        rng = np.random.default_rng([self.seed, 1])
-        number = np.repeat(np.arange(len(s.campaigns)), [len(c.creatives) for c in s.campaigns])
-        campaign = rng.normal(0.0, 1.0, len(s.campaigns))[number] * s.rate_spread[0]
-        creative = rng.normal(0.0, 1.0, n) * s.rate_spread[1]
-        quality = np.array([c.quality * s.caused_factor.get(c.role, 1.0) for c, _ in specs])
-        size = np.array([c.size for c, _ in specs])
-        # A click that causes a conversion more often than every third time would leave no room for the journeys.
-        self._rate = np.minimum(s.rate * quality * np.exp(campaign + creative), 0.3)
-        self._cpc = s.cpc[0] * np.exp(rng.normal(0.0, 1.0, n) * s.cpc[1])
-        self._half = s.total / n * s.half_spend[0] * size * np.exp(rng.normal(0.0, 1.0, n) * s.half_spend[1])
-        self._touched = np.array([s.touched.get(c.role, 0.0) for c, _ in specs])
-        self._views = np.array([s.view_share.get(c.platform, 0.0) for c, _ in specs])
-        self._struck = []
-        for at in s.breaks:
-            named = np.array([c.campaign in at.campaigns for c, _ in specs])
-            chosen = np.zeros(n, dtype=bool)
-            chosen[rng.permutation(n)[: round(at.share * n)]] = True
-            self._struck.append(named if at.campaigns else chosen)
-        self._steps = np.zeros((0, n))
-
     # ---------------------------------------------------------------- truth
-
-    def _parameters(self, day: int) -> tuple[FloatArray, FloatArray]:
-        """Return the rate of caused conversions per click, and the price of a first click, on a day (shape (A,) each)."""
-        rate, cpc = self._rate.copy(), self._cpc.copy()
-        if self.scenario.drift:
-            while len(self._steps) <= day:  # each block of days has its own generator: no day depends on how far one has looked
-                block = len(self._steps) // 64
-                steps = np.random.default_rng([self.seed, 2, block]).normal(0.0, self.scenario.drift, (64, len(self.arms)))
-                self._steps = np.concatenate([self._steps, steps])
-            rate *= np.exp(self._steps[: day + 1].sum(axis=0))
-        for at, struck in zip(self.scenario.breaks, self._struck, strict=True):
-            if day >= at.day:
-                rate[struck] *= at.rate
-                cpc[struck] *= at.cpc
-        return np.minimum(rate, 0.3), cpc
-
-    def _weekday(self, day: int) -> float:
-        factors = np.asarray(self.scenario.weekday)
-        return float((factors / factors.mean())[(self.scenario.start.weekday() + day) % 7])
-
-    def _curve(self, day: int) -> tuple[FloatArray, FloatArray]:
-        rate, cpc = self._parameters(day)
-        return rate * (1.0 + self._views) / cpc, self._half
 
     def truth(self, day: int, budgets: Mapping[Arm, float]) -> Truth:
         """Return expected incremental conversions of a day's budgets, and what the next unit of spend would bring, by arm.
@@ -121,19 +79,19 @@ class Market:
         The weekday's factor is in it; noise has mean 1 and is not.
         """
         spend = self.vector(budgets)
-        value, half = self._curve(day)
-        weekday = self._weekday(day)
+        value, half = self.parameters.curve(day)
+        weekday = self.parameters.weekday(day)
         return Truth(conversions=conversions_at(spend, value * weekday, half), marginal=slope_at(spend, value * weekday, half), spend=spend)
 
     def cost_per_incremental(self, budgets: Mapping[Arm, float], day: int = 0) -> float:
         """Return spend per expected incremental conversion of a mean weekday in the regime of ``day``; infinite when nothing is caused."""
         spend = self.vector(budgets)
-        caused = float(conversions_at(spend, *self._curve(day)).sum())
+        caused = float(conversions_at(spend, *self.parameters.curve(day)).sum())
         return float(spend.sum() / caused) if caused > 0 else float("inf")
 
     def best_budgets(self, total: float, day: int = 0) -> dict[Arm, float]:
         """Return the split of a total that causes the most conversions in the regime of ``day`` (the oracle's)."""
-        return dict(zip(self.arms, best_split(total, *self._curve(day)).tolist(), strict=True))
+        return dict(zip(self.arms, best_split(total, *self.parameters.curve(day)).tolist(), strict=True))
 
     def equal_split(self, total: float | None = None) -> dict[Arm, float]:
         """Return the same budget for every arm, by default of the scenario's total."""
@@ -163,7 +121,7 @@ class Market:
 
     # ---------------------------------------------------------------- events
 
-    def day(self, day: int, budgets: Mapping[Arm, float]) -> Columns:
+    def day(self, day: int, budgets: Mapping[Arm, float], *, holdouts: Mapping[Arm, float] | None = None) -> Columns:
         """Return the events of one day as columns of equal length, in order of time.
 
         Times are ISO 8601 text in UTC ("2026-01-05T10:00:00.123456Z"), costs and values floats in units of the currency, missing tags and
@@ -172,26 +130,28 @@ class Market:
         Args:
             day: The day, ``next_day`` and no other.
             budgets: Budget by arm in units of the currency.
+            holdouts: By arm, the share of users, chosen at random once and for all, who are not shown the arm's ads. Nothing is paid for
+                them, and the arm causes so much less. What the two groups did is in `holdout_counts`.
 
         Raises:
             InputError: It is another day's turn; see `replay` and `load`.
         """
-        parts, impressions, money, rng = self._draw_day(day, budgets)
+        parts, impressions, money, rng = self._draw_day(day, budgets, holdouts)
         rows = rows_of(self, parts, impressions, money, rng, day)
         self.next_day = day + 1
         return rows
 
-    def advance(self, day: int, budgets: Mapping[Arm, float]) -> Tally:
+    def advance(self, day: int, budgets: Mapping[Arm, float], *, holdouts: Mapping[Arm, float] | None = None) -> Tally:
         """Let a day pass and return its sums only: the same market as by `day`, without the work of making rows.
 
         Args:
             day: As in `day`.
-            budgets: As in `day`.
+            budgets, holdouts: As in `day`.
 
         Raises:
             InputError: As in `day`.
         """
-        self._draw_day(day, budgets)
+        self._draw_day(day, budgets, holdouts)
         self.next_day = day + 1
         return self.tally
 
@@ -206,30 +166,37 @@ class Market:
             raise InputError("no day has passed", "next_day", self.next_day, "call day() or advance() first")
         return self._tally
 
-    def _draw_day(self, day: int, budgets: Mapping[Arm, float]) -> tuple[Parts, Int64, FloatArray, np.random.Generator]:
+    def _draw_day(
+        self, day: int, budgets: Mapping[Arm, float], holdouts: Mapping[Arm, float] | None
+    ) -> tuple[Parts, Int64, FloatArray, np.random.Generator]:
         if day != self.next_day:
             raise InputError(f"the market stands at day {self.next_day}", "day", day, "call replay() or load() to stand elsewhere")
         spend = self.vector(budgets)
+        self._held = self.vector(holdouts or {})
+        if self._held.max() >= 1.0:
+            raise InputError(
+                "a held-out share lies in [0, 1)", "holdouts", float(self._held.max()), "hold out less, or set the budget to 0"
+            )
         rng = np.random.default_rng([self.seed, 3, day])
         s, arms = self.scenario, len(self.arms)
-        rate, cpc = self._parameters(day)
+        rate, cpc = self.parameters.on(day)
         first_us = int((self.day_start(day) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1))
 
         spent = spend * np.exp(rng.normal(0.0, 1.0, arms) * s.spend_noise - s.spend_noise**2 / 2)
         noise = rng.normal(0.0, 1.0, arms) * s.day_noise[0] + rng.normal() * s.day_noise[1]
         noise -= (s.day_noise[0] ** 2 + s.day_noise[1] ** 2) / 2
-        expected = spent * self._half / (cpc * (self._half + spent)) * self._weekday(day) * np.exp(noise)
+        expected = spent * self.parameters.half / (cpc * (self.parameters.half + spent)) * self.parameters.weekday(day) * np.exp(noise)
         clicks = rng.poisson(expected)
         caused = rng.binomial(clicks, rate)
-        seen = rng.poisson(clicks * rate * self._views)
+        seen = rng.poisson(clicks * rate * self.parameters.views)
         parts = Parts(first_us)
 
         self._add_ordinary(parts, rng, day, clicks - caused)
         self._add_converters(parts, rng, day, caused, seen)
         self._add_pool_touches(parts, rng, day, clicks)
         self._add_conversions(parts, rng, day)
-        impressions = rng.poisson(clicks / s.click_through)
-        money = np.round(spent, 2)
+        impressions = (rng.poisson(clicks / s.click_through) * (1.0 - self._held)).astype(np.int64)
+        money = np.round(spent * (1.0 - self._held), 2)
         claims = self._claims
         if claims is not None:
             self._tally = Tally(
@@ -261,24 +228,31 @@ class Market:
         back = rng.integers(1, 8, n)
         again = (rng.random(n) < self.scenario.repeat) & (back <= day)
         users[again] = (day - back[again]) * _DAY_USERS + rng.integers(0, max(n, 1), int(again.sum()))
-        parts.add("click", arm, users, self._moments(rng, parts.first_us, n))
+        at = self._moments(rng, parts.first_us, n)
+        parts.add("click", *self._shown(arm, users, at))
         views = rng.poisson(clicks * self.scenario.logged_views)
         m = int(views.sum())
-        parts.add(
-            "view", np.repeat(np.arange(len(clicks)), views), day * _DAY_USERS + n + np.arange(m), self._moments(rng, parts.first_us, m)
-        )
+        arm, at = np.repeat(np.arange(len(clicks)), views), self._moments(rng, parts.first_us, m)
+        parts.add("view", *self._shown(arm, day * _DAY_USERS + n + np.arange(m), at))
+
+    def _shown(self, arm: Int64, users: Int64, at: Int64) -> tuple[Int64, Int64, Int64]:
+        """Return the touches of users who are not held out of that arm."""
+        kept = ~held_out(users, arm, self._held, self.seed)
+        return arm[kept], users[kept], at[kept]
 
     def _add_converters(self, parts: Parts, rng: np.random.Generator, day: int, caused: Int64, seen: Int64) -> None:
-        organic = rng.poisson(self.scenario.organic * self._weekday(day))
+        organic = rng.poisson(self.scenario.organic * self.parameters.weekday(day))
         for kind, counts, offset in (("click", caused, _CAUSED), ("view", seen, _VIEWED)):
             n = int(counts.sum())
             users = day * _DAY_USERS + offset + np.arange(n)
             at = self._moments(rng, parts.first_us, n)
             arm = np.repeat(np.arange(len(counts)), counts)
-            parts.add(kind, arm, users, at)
             delays = self._delays(rng, n)
             if kind == "view":  # what a view causes comes sooner: most platforms count it for a day only
                 delays = np.maximum(delays // 4, 1_000_000)
+            kept = ~held_out(users, arm, self._held, self.seed)  # who is held out is not shown the ad, and is not convinced
+            arm, users, at, delays = arm[kept], users[kept], at[kept], delays[kept]
+            parts.add(kind, arm, users, at)
             self._enter(users, at, at + delays, arm, kind)
         users = day * _DAY_USERS + _ORGANIC + np.arange(organic)
         at = self._moments(rng, parts.first_us, organic)
@@ -291,6 +265,7 @@ class Market:
         pool.converts_us = np.concatenate([pool.converts_us, converts])
         if arm is not None:
             self._note_touches(users, arm, born, kind)
+            pool.note_test(users, arm, self._held[arm] > 0, np.zeros(len(users), dtype=bool))
 
     def _note_touches(self, users: Int64, arm: Int64, at: Int64, kind: str) -> None:
         pool = self._pool
@@ -309,7 +284,7 @@ class Market:
         """Every arm touches users who are on their way already, and earns nothing by it."""
         pool = self._pool
         here = len(pool.user)
-        for kind, per_click in (("click", self._touched), ("view", self._touched * self.scenario.logged_views)):
+        for kind, per_click in (("click", self.parameters.touched), ("view", self.parameters.touched * self.scenario.logged_views)):
             reach = -np.expm1(-per_click * clicks / self._usual_pool())
             touched = rng.binomial(here, reach)
             n = int(touched.sum())
@@ -320,9 +295,11 @@ class Market:
             end = np.minimum(pool.converts_us[who], parts.first_us + US_PER_DAY - 1)
             at = begin + (rng.random(n) * np.maximum(end - begin, 0)).astype(np.int64)
             inside = at < pool.converts_us[who]
-            arm = np.repeat(np.arange(len(clicks)), touched)
-            parts.add(kind, arm[inside], pool.user[who[inside]], at[inside])
-            self._note_touches(pool.user[who[inside]], arm[inside], at[inside], kind)
+            arm, users, at = np.repeat(np.arange(len(clicks)), touched)[inside], pool.user[who[inside]], at[inside]
+            out = held_out(users, arm, self._held, self.seed)
+            pool.note_test(users, arm, self._held[arm] > 0, out)
+            parts.add(kind, arm[~out], users[~out], at[~out])
+            self._note_touches(users[~out], arm[~out], at[~out], kind)
 
     def _add_conversions(self, parts: Parts, rng: np.random.Generator, day: int) -> None:
         pool = self._pool
@@ -333,11 +310,21 @@ class Market:
             value = np.round(self.scenario.value[0] * np.exp(rng.normal(0.0, 1.0, len(users)) * self.scenario.value[1]), 2)
         parts.add("conversion", np.full(len(users), -1), users, at, value)
         done = np.isin(pool.touch_user, users)
+        self._tests = pool.settle_tests(users, len(self.arms))
         touches = (pool.touch_user[done], pool.touch_arm[done], pool.touch_us[done], pool.touch_kind[done])
         self._claims = Claims(self, users, at, value, *touches)
         pool.user, pool.born_us, pool.converts_us = pool.user[~now], pool.born_us[~now], pool.converts_us[~now]
         for name in ("touch_user", "touch_arm", "touch_us", "touch_kind"):
             setattr(pool, name, getattr(pool, name)[~done])
+
+    def holdout_counts(self, arm: Arm) -> tuple[int, int]:
+        """Return the last day's conversions of users whom an arm's holdout reached: (treated, held out).
+
+        Counted are users whom the arm touched, or would have touched, while it was tested; each once for an arm. With the odds of treatment
+        ``(1 - share) / share``, ``treated - odds * held out`` estimates without bias what the arm caused among them.
+        """
+        k = self._position[tuple(arm)]
+        return int(self._tests[0][k]), int(self._tests[1][k])
 
     def report(self) -> Columns:
         """Return what each platform says of the last day, in its own window: conversions by platform and campaign.

@@ -31,11 +31,32 @@ class Pool:
     touch_arm: Int64
     touch_us: Int64
     touch_kind: Int64
+    test_user: Int64
+    test_arm: Int64
+    test_out: Int64
 
     @classmethod
     def empty(cls) -> Pool:
         """Return a pool without users."""
-        return cls(*(np.empty(0, dtype=np.int64) for _ in range(7)))
+        return cls(*(np.empty(0, dtype=np.int64) for _ in range(10)))
+
+    def note_test(self, users: Int64, arm: Int64, tested: npt.NDArray[np.bool_], out: npt.NDArray[np.bool_]) -> None:
+        """Remember converters whom a tested arm touched, or would have touched were they not held out (all shape (N,))."""
+        if tested.any():
+            self.test_user = np.concatenate([self.test_user, users[tested]])
+            self.test_arm = np.concatenate([self.test_arm, arm[tested]])
+            self.test_out = np.concatenate([self.test_out, out[tested].astype(np.int64)])
+
+    def settle_tests(self, converted: Int64, arms: int) -> tuple[Int64, Int64]:
+        """Return conversions of treated and of held-out users by arm, and forget these users."""
+        done = np.isin(self.test_user, converted)
+        seen = np.unique(np.stack([self.test_user[done], self.test_arm[done], self.test_out[done]], axis=1), axis=0)
+        counts = (
+            np.bincount(seen[seen[:, 2] == 0, 1], minlength=arms).astype(np.int64),
+            np.bincount(seen[seen[:, 2] == 1, 1], minlength=arms).astype(np.int64),
+        )
+        self.test_user, self.test_arm, self.test_out = self.test_user[~done], self.test_arm[~done], self.test_out[~done]
+        return counts
 
 
 @attrs.frozen(kw_only=True, eq=False)
