@@ -8,14 +8,18 @@ from closedloop.ingest.privacy import Privacy, forget_quarantined, forget_user
 from closedloop.ingest.recorder import EventRecorder, TagRegistry
 from closedloop.ingest.schema import event_schema
 from closedloop.ingest.settling import settle
+from closedloop.ingest.skew import ClockSkew, clock_skew, corrected_clocks
 
 __all__ = [
     "PRESETS",
+    "ClockSkew",
     "EventRecorder",
     "Preset",
     "Privacy",
     "TableIngestor",
     "TagRegistry",
+    "clock_skew",
+    "corrected_clocks",
     "event_schema",
     "forget_quarantined",
     "forget_user",

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from closedloop.errors import ConfigurationError, InputError, MissingColumnError
 from closedloop.ingest.columns import decoded, encode_texts, zone_of
 from closedloop.ingest.doors import CHUNK_ROWS, Chunk, chunks
+from closedloop.ingest.exchange import Rate, check_rates, converted
 from closedloop.ingest.joined import Joined, Part
 from closedloop.ingest.presets import Events, Preset, preset_named
 from closedloop.ingest.privacy import Privacy, guarded
@@ -24,7 +25,7 @@ from closedloop.ingest.quarantining import set_aside
 from closedloop.ingest.schema import Failure, failures
 from closedloop.ingest.shielding import shielded
 from closedloop.ingest.tagging import missing_tag
-from closedloop.ingest.typed import FIELDS, NEEDED, TypedEvents, checked_frame, read_events
+from closedloop.ingest.typed import FIELDS, NEEDED, checked_frame, read_events
 from closedloop.ingest.wording import missing_column
 from closedloop.records.batch import EventBatch
 from closedloop.records.quarantine import Ingested, Quarantine, TagReport
@@ -50,6 +51,7 @@ class TableIngestor:
         zone: The time zone of times without one; None refuses them.
         time_unit: What whole-number times count since 1970: ``s``, ``ms``, ``us`` or ``ns``.
         currency: The one currency of the batch; rows in another one are quarantined. None takes the one the rows have.
+        rates: Units of ``currency`` for one unit of another, ``{"USD": 0.9}``, or by day, ``{"USD": {"2026-01-01": 0.9}}``.
         preset: A known export, such as ``"open_bandit"``.
         privacy: What happens to user ids and contact details; None keeps both as they are.
         schema: A pandera schema that extends `closedloop.ingest.event_schema`.
@@ -71,6 +73,7 @@ class TableIngestor:
     zone: str | tzinfo | None = None
     time_unit: str | None = None
     currency: str | None = None
+    rates: Mapping[str, Rate] = attrs.field(factory=dict)
     preset: Preset | None = attrs.field(default=None, converter=_preset)
     privacy: Privacy | None = None
     schema: Any = None
@@ -79,6 +82,7 @@ class TableIngestor:
 
     def __attrs_post_init__(self) -> None:
         zone_of(self.zone)
+        check_rates(self.rates, self.currency)
         for name, fields in (("mapping", self.mapping.values()), ("constants", self.constants), ("values", self.values)):
             for field in fields:
                 if field not in FIELDS:
@@ -165,7 +169,8 @@ class TableIngestor:
         if self.privacy is not None:
             typed, refused = shielded(typed, self.privacy)
         found = failures(checked_frame(typed), self.schema) if n else []
-        found += [*refused, *events.failures, *_foreign(typed, self.currency)]
+        typed, foreign = converted(typed, self.currency, self.rates)
+        found += [*refused, *events.failures, *foreign]
         lacking = missing_tag(typed.kind, typed.times["touch_at"], {k: codes for k, (codes, _) in typed.texts.items()}, self.tag_schema)
         aside, state = set_aside(found, lacking, typed, events, chunk, start)
         if self.privacy is not None:
@@ -221,15 +226,3 @@ def _renamed(column: Any, renamed: Mapping[str, str]) -> tuple[npt.NDArray[np.in
     out = np.empty(len(distinct), dtype=object)
     out[:] = [renamed.get(t, t) for t in distinct]
     return codes, out
-
-
-def _foreign(typed: TypedEvents, currency: str | None) -> list[Failure]:
-    codes, distinct = typed.texts["currency"]
-    if currency is None or not len(distinct):
-        return []
-    other = np.array([t != currency for t in distinct.tolist()] + [False])[codes]
-    money = (typed.numbers["cost"] != 0) | (typed.numbers["value"] != 0)
-    rows = np.flatnonzero(other & money)
-    if not len(rows):
-        return []
-    return [Failure(field="currency", check="one_currency", reason=f"is not {currency}", mend="convert the amount first", rows=rows)]
