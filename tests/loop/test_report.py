@@ -364,3 +364,26 @@ def test_history_is_optional_in_every_part() -> None:
     assert "Cost per conversion over time" in source
     assert not re.search(r'"[^"]*\bnan\b', source)
     assert "over time" not in render(cycle(6), history=[{"day": "Mon"}])
+
+
+def test_every_reason_to_hold_has_its_words() -> None:
+    """A reason that is new in the code is not shown as a code word."""
+    from typing import get_args
+
+    from closedloop.loop.report import _HOLDS
+    from closedloop.records.decision import HoldReason
+
+    assert set(get_args(HoldReason)) == set(_HOLDS)
+
+
+def test_ranks_say_how_far_they_may_be_off() -> None:
+    """The second of the ranking may be first to fifth, and the reader is told."""
+    report = cycle(6)
+    ranks = Intervals(low=np.ones(6), estimate=np.arange(1.0, 7.0), high=np.array([1.0, 5, 5, 6, 6, 6]), level=0.9, kind="credible")
+    placed = np.empty(6, dtype=int)
+    placed[report.signals.order] = np.arange(6)
+    words = Page(render(attrs.evolve(report, signals=attrs.evolve(report.signals, rank_interval=ranks.take(placed))))).text
+    assert "In brackets: the ranks that an arm may truly have." in words
+    assert f"2 (1–5){report.signals[1].arm[0]}" in words
+    assert f"Borrowed1{report.signals[0].arm[0]}" in words.replace("Borrowed ", "Borrowed")  # the first is surely the first
+    assert "In brackets" not in Page(render(report)).text

@@ -204,12 +204,22 @@ def _evidence(report: CycleReport, truth: Mapping[Arm, float] | None) -> str:
     for k, i in enumerate(order):
         shares = (signals.maturity[i], signals.borrowed_share[i])
         numbers = [percent(float(signals.p_best[i])), amount(float(signals.weekly_conversions[i])), *(percent(float(s)) for s in shares)]
-        rows.append([str(k + 1), _arm(signals.arms[i]), pictures[k], estimated(low[k], middle[k], high[k]), *numbers])
+        rows.append(
+            [
+                _rank(k + 1, None if signals.rank_interval is None else signals.rank_interval[i]),
+                _arm(signals.arms[i]),
+                pictures[k],
+                estimated(low[k], middle[k], high[k]),
+                *numbers,
+            ]
+        )
     level = f"{number(100 * column.level)} %"
     heads = ["", "Arm", f"{what}{svg.axis(scale)}", f"{level} interval", "Best", "A week", "Seen", "Borrowed"]
     words = (
         f"Best first. The dot is the estimate; with {level} probability the true value lies on the line ({text(column.kind)} interval). "
-        "An arrow: the line runs on beyond the scale. <b>Best</b>: probability of being the best arm. <b>A week</b>: conversions. "
+        "An arrow: the line runs on beyond the scale. "
+        + ("" if signals.rank_interval is None else "In brackets: the ranks that an arm may truly have. ")
+        + "<b>Best</b>: probability of being the best arm. <b>A week</b>: conversions. "
         "<b>Seen</b>: share of the conversions of these touches that has arrived by now. <b>Borrowed</b>: share of the estimate that "
         "comes from arms alike rather than from this one."
     )
@@ -220,6 +230,13 @@ def _evidence(report: CycleReport, truth: Mapping[Arm, float] | None) -> str:
         )
     more = len(signals) - len(order)
     return f'<h2>How sure</h2><p class="soft">{words}</p>' + long_table(heads, "rasrrrrr", rows, {2: svg.grid(scale)}, more, "arms")
+
+
+def _rank(rank: int, interval: Interval | None) -> str:
+    """Return a rank, and in brackets the ranks that the arm may truly have."""
+    if interval is None or interval.low == interval.high:
+        return str(rank)
+    return f'{rank} <span class="soft">({interval.low:.0f}–{interval.high:.0f})</span>'
 
 
 def _held(report: CycleReport) -> str:
