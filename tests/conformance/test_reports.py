@@ -32,6 +32,7 @@ def rows_of_two_days() -> list[dict]:
                 conversion_type="purchase",
                 touch=touch,
                 lag_days=lag,
+                span=str(lag),
                 amount=Decimal(3),
                 value=Decimal("0.30"),
                 counts=WholeCounts(),

@@ -391,6 +391,14 @@ class TestReport:
         assert sum(r["quantity"] for r in rows if r["kind"] == "impression") == 905
         assert len({r["event_id"] for r in rows}) == len(rows)
 
+    def test_two_spans_on_one_day_stay_two_rows(self, google, server):
+        """On the last day of a report no lag is left: all buckets stand on that day, and each keeps its own event."""
+        line = {"date": "2026-11-01", "id": 11, "name": "B", "action": "purchase", "conversions": 2.0, "conversions_value": 1.0}
+        server.conversions = [{**line, "lag": lag} for lag in ("LESS_THAN_ONE_DAY", "ONE_TO_TWO_DAYS", "SIXTY_TO_NINETY_DAYS")]
+        rows = google.report(since=datetime(2026, 11, 1, 5, tzinfo=UTC), until=datetime(2026, 11, 1, 20, tzinfo=UTC))
+        assert [r["quantity"] for r in rows] == [2, 2, 2]
+        assert len({r["event_id"] for r in rows}) == 3
+
     def test_by_ad_group(self, server):
         """At the level of ad groups their name is the audience."""
         server.delivery = [

@@ -407,6 +407,15 @@ class TestReport:
         assert json.loads(asked["action_attribution_windows"]) == ["1d_click", "7d_click", "1d_view"]
         assert asked["action_report_time"] == "impression"
 
+    def test_two_spans_on_one_day_stay_two_rows(self, meta, server):
+        """On the last day of a report no lag is left: all spans stand on that day, and each keeps its own event."""
+        actions = [{"action_type": "purchase", "1d_click": "3", "7d_click": "7"}]
+        server.insights = [line("2026-11-01", "a", "5.00", actions=actions)]
+        rows = meta.report(since=datetime(2026, 11, 1, tzinfo=UTC), until=datetime(2026, 11, 1, 20, tzinfo=UTC))
+        found = [r for r in rows if r["kind"] == "conversion"]
+        assert [(r["quantity"], r["occurred_at"] - r["touch_at"]) for r in found] == [(3, timedelta(0)), (4, timedelta(0))]
+        assert len({r["event_id"] for r in rows}) == len(rows)
+
     def test_a_failing_report_raises_without_the_token(self, meta, server):
         """A report is whole or raises."""
         server.insights = [line(f"2026-11-0{i}", "a", "1") for i in range(1, 6)]

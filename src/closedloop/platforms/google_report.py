@@ -91,10 +91,10 @@ def report_rows(
     for line in search(_WINDOWS):
         action = line.conversion_action
         windows[action.name] = AttributionWindow(click=f"{action.click_through_lookback_window_days}d", view=None)
-    counts: dict[tuple[str, int], WholeCounts] = {}
+    counts: dict[tuple[str, str], WholeCounts] = {}
     for line in search(_CONVERSIONS.format(**span)):
         day, action_name = date.fromisoformat(line.segments.date), line.segments.conversion_action_name
-        lag = lag_days(enum_name(line.segments, "conversion_lag_bucket"), (days[1] - day).days)
+        bucket = enum_name(line.segments, "conversion_lag_bucket")
         own = attrs.evolve(rows, window=windows[action_name]) if action_name in windows else rows
         made = own.conversions(
             day,
@@ -102,10 +102,11 @@ def report_rows(
             _ids(line, level),
             conversion_type=action_name,
             touch="click",
-            lag_days=lag,
+            lag_days=lag_days(bucket, (days[1] - day).days),
+            span=bucket.lower(),
             amount=Decimal(repr(line.metrics.conversions)),
             value=Decimal(repr(line.metrics.conversions_value)),
-            counts=counts.setdefault((action_name, lag), WholeCounts()),
+            counts=counts.setdefault((action_name, bucket), WholeCounts()),
         )
         found.extend({**row, "reporting_window": row["reporting_window"] if action_name in windows else None} for row in made)
     return found

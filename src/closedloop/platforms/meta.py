@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -218,7 +218,7 @@ class MetaPlatform:
         tz = zone(self._timezone)
         first, last = account_days(since, until, tz)
         rows = ReportRows(platform=self.name, account=self.account, currency=self._currency, tz=tz, window=self.reporting_window)
-        counts: dict[tuple[str, str, int], WholeCounts] = {}
+        counts: dict[tuple[str, str, str], WholeCounts] = {}
         found: list[dict[str, Any]] = []
         with understood(self.name):
             for line in self._insights(first.isoformat(), last.isoformat(), until):
@@ -351,10 +351,8 @@ class MetaPlatform:
         return [] if click is None else [d for d in _CLICK_DAYS if timedelta(days=d) <= click]
 
     def _rows(
-        self, rows: ReportRows, line: Mapping[str, Any], last: Any, counts: dict[tuple[str, str, int], WholeCounts]
+        self, rows: ReportRows, line: Mapping[str, Any], last: date, counts: dict[tuple[str, str, str], WholeCounts]
     ) -> Iterator[dict[str, Any]]:
-        from datetime import date
-
         day = date.fromisoformat(line["date_start"])
         tags = {tag: line.get(field) for tag, field in self.tags.items()}
         ids = "/".join([line["campaign_id"], line["adset_id"], line["ad_id"], line.get("publisher_platform", "")]).rstrip("/")
@@ -371,15 +369,15 @@ class MetaPlatform:
             kind = entry["action_type"]
             if kind not in self.conversion_types:
                 continue
-            for touch, lag, amount, value in self._lags(entry, values.get(kind, {}), (last - day).days):
-                count = counts.setdefault((kind, touch, lag), WholeCounts())
+            for touch, lag, span, amount, value in self._lags(entry, values.get(kind, {}), (last - day).days):
+                count = counts.setdefault((kind, touch, span), WholeCounts())
                 yield from rows.conversions(
-                    day, tags, ids, conversion_type=kind, touch=touch, lag_days=lag, amount=amount, value=value, counts=count
+                    day, tags, ids, conversion_type=kind, touch=touch, lag_days=lag, span=span, amount=amount, value=value, counts=count
                 )
 
     def _lags(
         self, entry: Mapping[str, Any], values: Mapping[str, Any], days_left: int
-    ) -> Iterator[tuple[TouchKind, int, Decimal, Decimal | None]]:
+    ) -> Iterator[tuple[TouchKind, int, str, Decimal, Decimal | None]]:
         """Split Meta's cumulative windows into lags: what came within a day, then up to 7 days, then up to 28."""
         before, value_before, start = Decimal(0), Decimal(0), 0
         for days in self._click_days():
@@ -387,10 +385,10 @@ class MetaPlatform:
             amount, value = Decimal(entry.get(key, before)), Decimal(values.get(key, value_before))
             if amount > before:
                 lag = min((start + days) // 2, max(days_left, 0))
-                yield "click", lag, amount - before, value - value_before if values else None
+                yield "click", lag, key, amount - before, value - value_before if values else None
             before, value_before, start = amount, value, days
         if self.reporting_window.view and "1d_view" in entry:
-            yield "view", 0, Decimal(entry["1d_view"]), Decimal(values.get("1d_view", 0)) if values else None
+            yield "view", 0, "1d_view", Decimal(entry["1d_view"]), Decimal(values.get("1d_view", 0)) if values else None
 
 
 def _offset(currency: str) -> int:

@@ -179,6 +179,7 @@ class ReportRows:
         conversion_type: str,
         touch: TouchKind,
         lag_days: int,
+        span: str,
         amount: Decimal,
         value: Decimal | None,
         counts: WholeCounts,
@@ -192,6 +193,8 @@ class ReportRows:
             conversion_type: The platform's name of the conversion.
             touch: Kind of the touch.
             lag_days: Whole days between touch and conversion, as far as the platform tells.
+            span: The platform's name of the span of lags that the row stands for; part of the event id, so that two spans
+                placed on one day stay two rows.
             amount: Conversions, perhaps fractional.
             value: Their total value in the account's currency, None when not given.
             counts: Carries the fractions from row to row.
@@ -206,7 +209,7 @@ class ReportRows:
             "conversion",
             day,
             tags,
-            f"{ids}/{conversion_type}/{touch}/{lag_days}",
+            f"{ids}/{conversion_type}/{touch}/{span}",
             occurred_at=day_start(day + lag_days * _DAY, self.tz),
             conversion_type=conversion_type,
             value=None if value is None else float(value),

@@ -305,7 +305,16 @@ class TikTokPlatform:
             amount = Decimal(str(told.get(metric) or "0"))
             if amount:
                 yield from rows.conversions(
-                    day, tags, ids, conversion_type=metric, touch=touch, lag_days=0, amount=amount, value=None, counts=counts[metric]
+                    day,
+                    tags,
+                    ids,
+                    conversion_type=metric,
+                    touch=touch,
+                    lag_days=0,
+                    span="all",
+                    amount=amount,
+                    value=None,
+                    counts=counts[metric],
                 )
 
 
