@@ -9,6 +9,8 @@ from html.parser import HTMLParser
 import attrs
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from closedloop.loop.cycle import CycleReport
 from closedloop.loop.report import render
@@ -239,6 +241,15 @@ def test_page_is_well_formed_and_holds_only_elements_that_do_nothing(names: tupl
     assert not any("url(" in value for value in styles)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=60), min_size=1, max_size=5))
+def test_no_name_at_all_breaks_the_page(names: list[str]) -> None:
+    """Whatever stands in the tags, the page is well-formed, brings no element of its own, and holds no control character."""
+    source = render(cycle(6, names=tuple(names)), title=names[0])
+    assert set(Page(source).tags) <= KNOWN_TAGS
+    assert not [c for c in source if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n"]
+
+
 def test_hostile_names_are_shown_shortened_and_without_control_or_direction_characters() -> None:
     """Escapes, right-to-left overrides and ten thousand letters do not reach the reader; the visible rest of the name does."""
     source = render(cycle(40, names=HOSTILE))
@@ -327,6 +338,15 @@ def test_a_cycle_without_moves_says_so_first() -> None:
     words = Page(render(cycle(12, mode="approve", moves=False))).text
     assert "Leave every budget as it is. All 12 budgets are held. Main reason: too few conversions to steer by (6 of 12)." in words
     assert "Nothing was sent in this cycle. Approve: nothing is sent until a person approves it." in words
+
+
+def test_a_plan_that_waits_names_its_id_to_approve() -> None:
+    """Who approves needs the id, on the screen and at the line for the signature."""
+    report = cycle(12, mode="approve")
+    words = Page(render(report)).text
+    assert f"Plan {report.plan.plan_id} waits for a person" in words
+    assert f"Plan {report.plan.plan_id} approved by" in words
+    assert "waits for a person" not in Page(render(cycle(12))).text
 
 
 def test_a_cycle_without_arms_renders() -> None:

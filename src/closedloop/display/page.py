@@ -55,7 +55,7 @@ def table(
     """
     behind = backgrounds or {}
     cols = "".join(f'<col style="background:{behind[i]}">' if i in behind else "<col>" for i in range(len(kinds)))
-    head = "".join(f"<th{_CELLS[k] if k in 'sr' else ''}>{h}</th>" for h, k in zip(heads, kinds, strict=True))
+    head = "".join(f"<th scope=col{_CELLS[k] if k in 'sr' else ''}>{h}</th>" for h, k in zip(heads, kinds, strict=True))
     body = "".join("<tr>" + "".join(f"<td{_CELLS[k]}>{c}</td>" for c, k in zip(row, kinds, strict=True)) + "</tr>\n" for row in rows)
     if more > 0:
         body += f'<tr><td colspan="{len(kinds)}" class="soft">and {more:,} more, all in the ledger</td></tr>'

@@ -405,13 +405,15 @@ def render(
     """
     tone, advice = _ADVICE[report.health.advice]
     note = f"<p>{text(report.note, _PROSE)}</p>" if report.note else ""
+    if report.mode == "approve" and report.plan.decisions:
+        note += f"<p>Plan <b>{text(report.plan.plan_id)}</b> waits for a person; it is sent when it is approved under this id.</p>"
     head = (
         f"<h1>{text(title)}: cycle {report.cycle}</h1>"
         f'<p class="soft line">{report.now:%A, %d %B %Y, %H:%M} UTC &nbsp; <span class="badge">{_MODES[report.mode]}</span> '
         f'<span class="badge {tone}">{advice}</span></p>'
         f'<p class="lead">{_verdict(report)}</p>{note}{_tiles(report)}'
     )
-    sign = '<div class="sign"><p>Approved by</p><p>Date</p></div>'
+    sign = f'<div class="sign"><p>Plan {text(report.plan.plan_id)} approved by</p><p>Date</p></div>'
     parts = [
         head,
         _changes(report),
