@@ -399,6 +399,17 @@ class TestReport:
         assert [r["quantity"] for r in rows] == [2, 2, 2]
         assert len({r["event_id"] for r in rows}) == 3
 
+    def test_fractions_stay_with_their_arm(self, server):
+        """Twenty days of 0.4 and 0.6 conversions, arm by arm in turn: each arm ends within half a conversion of its own total."""
+        line = {"action": "purchase", "lag": "LESS_THAN_ONE_DAY", "conversions_value": 1.0}
+        server.conversions = [
+            {**line, "date": f"2026-11-{day:02d}", "id": key, "name": str(key), "conversions": share}
+            for day in range(1, 21)
+            for key, share in ((11, 0.4), (12, 0.6))
+        ]
+        rows = platform(server).report(since=datetime(2026, 11, 1, 5, tzinfo=UTC), until=NOW)
+        assert [sum(r["quantity"] for r in rows if r["campaign"] == name) for name in ("11", "12")] == [8, 12]
+
     def test_by_ad_group(self, server):
         """At the level of ad groups their name is the audience."""
         server.delivery = [

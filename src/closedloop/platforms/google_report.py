@@ -106,7 +106,7 @@ def report_rows(
             span=bucket.lower(),
             amount=Decimal(repr(line.metrics.conversions)),
             value=Decimal(repr(line.metrics.conversions_value)),
-            counts=counts.setdefault((action_name, bucket), WholeCounts()),
+            counts=counts.setdefault((_ids(line, level), action_name), WholeCounts()),
         )
         found.extend({**row, "reporting_window": row["reporting_window"] if action_name in windows else None} for row in made)
     return found

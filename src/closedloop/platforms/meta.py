@@ -370,7 +370,7 @@ class MetaPlatform:
             if kind not in self.conversion_types:
                 continue
             for touch, lag, span, amount, value in self._lags(entry, values.get(kind, {}), (last - day).days):
-                count = counts.setdefault((kind, touch, span), WholeCounts())
+                count = counts.setdefault((ids, kind, touch), WholeCounts())
                 yield from rows.conversions(
                     day, tags, ids, conversion_type=kind, touch=touch, lag_days=lag, span=span, amount=amount, value=value, counts=count
                 )

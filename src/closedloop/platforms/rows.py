@@ -93,7 +93,8 @@ class WholeCounts:
 
     Data-driven models give an arm 0.4 of a conversion; the event table counts whole ones. What is cut off one row is carried
     to the next, so every running total is within half a conversion of the platform's. The value of a row that counts none
-    goes with the next row that counts some.
+    goes with the next row that counts some. Each arm needs one of its own: carried from arm to arm, fractions would be credited
+    to whichever arm comes next.
 
     >>> counts = WholeCounts()
     >>> [counts.next(Decimal("0.4"), Decimal(2))[0] for _ in range(5)]
@@ -197,7 +198,7 @@ class ReportRows:
                 placed on one day stay two rows.
             amount: Conversions, perhaps fractional.
             value: Their total value in the account's currency, None when not given.
-            counts: Carries the fractions from row to row.
+            counts: Carries the fractions of this arm from row to row.
         """
         if not amount.is_finite() or not (value is None or value.is_finite()):
             raise ValueError(f"{amount} conversions worth {value}")

@@ -197,7 +197,7 @@ class TikTokPlatform:
         tz = zone(str(self._timezone))
         first, last = account_days(since, until, tz)
         rows = ReportRows(platform=self.name, account=self.advertiser, currency=str(self._currency), tz=tz, window=self.reporting_window)
-        counts = {metric: WholeCounts() for metric in self.conversion_metrics}
+        counts: dict[tuple[str, str], WholeCounts] = {}
         found: list[dict[str, Any]] = []
         start = first
         while start <= last:
@@ -289,7 +289,7 @@ class TikTokPlatform:
                 return
             page += 1
 
-    def _rows(self, rows: ReportRows, line: Mapping[str, Any], counts: Mapping[str, WholeCounts]) -> Iterator[dict[str, Any]]:
+    def _rows(self, rows: ReportRows, line: Mapping[str, Any], counts: dict[tuple[str, str], WholeCounts]) -> Iterator[dict[str, Any]]:
         where, told = line["dimensions"], line["metrics"]
         day = date.fromisoformat(str(where["stat_time_day"])[:10])
         tags = {
@@ -304,6 +304,7 @@ class TikTokPlatform:
         for metric, touch in self.conversion_metrics.items():
             amount = Decimal(str(told.get(metric) or "0"))
             if amount:
+                count = counts.setdefault((ids, metric), WholeCounts())
                 yield from rows.conversions(
                     day,
                     tags,
@@ -314,7 +315,7 @@ class TikTokPlatform:
                     span="all",
                     amount=amount,
                     value=None,
-                    counts=counts[metric],
+                    counts=count,
                 )
 
 
