@@ -1,6 +1,7 @@
 """Attribution feedback: credit with a window and an interval."""
 
 from closedloop.attribute.attribution import MODELS, WindowedAttribution
+from closedloop.attribute.chains import event_paths
 from closedloop.attribute.coalitions import shapley_values
 from closedloop.attribute.heuristics import Touches
 from closedloop.attribute.intervals import credit_intervals
@@ -9,6 +10,14 @@ from closedloop.attribute.paths import PathCounts
 from closedloop.attribute.state import AttributionState
 
 __all__ = [
-    "MODELS", "AttributionState", "PathCounts", "PathCredits", "Touches", "WindowedAttribution", "attribute_paths", "credit_intervals",
+    "MODELS",
+    "AttributionState",
+    "PathCounts",
+    "PathCredits",
+    "Touches",
+    "WindowedAttribution",
+    "attribute_paths",
+    "credit_intervals",
+    "event_paths",
     "shapley_values",
-]  # fmt: skip
+]

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from closedloop.attribute.absorb import absorb
-from closedloop.attribute.cohorts import Open, delay_bins, settle, window_bins
+from closedloop.attribute.chains import channel_codes, removal, steps_of_rows, unit_credits
+from closedloop.attribute.cohorts import Open, closed_before, delay_bins, settle, window_bins
 from closedloop.attribute.heuristics import Rule
 from closedloop.attribute.intervals import credit_intervals
-from closedloop.attribute.journeys import Credits, join, last_touch, own_credits, rule_credits
+from closedloop.attribute.journeys import Credits, join, journeys_of, last_touch, own_credits, rule_credits
 from closedloop.attribute.path_credit import RULES, rule_of
 from closedloop.attribute.rows import CONVERSION
 from closedloop.attribute.state import AttributionState, Terms
@@ -31,6 +32,7 @@ from closedloop.interfaces import State
 from closedloop.records.action import Receipt
 from closedloop.records.arms import IntArray
 from closedloop.records.batch import EventBatch
+from closedloop.records.interval import FloatArray
 from closedloop.records.moments import US_PER_DAY, format_duration, parse_duration, to_us
 from closedloop.records.money import MICROS
 from closedloop.records.outcomes import Cohorts, DelayCurve, Outcomes, SpendDays
@@ -38,7 +40,7 @@ from closedloop.records.tags import TagSchema
 from closedloop.records.window import TOUCH_KINDS, AttributionWindow
 from closedloop.stats.delay import PRIOR_STRENGTH, maturity, posterior, prior_shares, reach, reverse_sums, share_seen
 
-MODELS = RULES
+MODELS = (*RULES, "markov")
 _DAY = timedelta(days=1)
 
 
@@ -49,7 +51,7 @@ def _whole_days(value: str | timedelta, field: str) -> int:
     return days
 
 
-def _model_name(model: str | Rule, direct: Sequence[str], half_life: str | timedelta, ends: tuple[float, float]) -> str:
+def _model_name(model: str | Rule, direct: Sequence[str], half_life: str | timedelta, ends: tuple[float, float], channel: str) -> str:
     """Return a name that tells models with different options apart."""
     if not isinstance(model, str):
         return f"own:{getattr(model, '__name__', type(model).__name__)}"
@@ -57,6 +59,7 @@ def _model_name(model: str | Rule, direct: Sequence[str], half_life: str | timed
         "last_non_direct": "/".join(sorted(direct)),
         "time_decay": format_duration(parse_duration(half_life, "half_life")),
         "position": f"{ends[0]:g}-{ends[1]:g}",
+        "markov": channel,
     }
     return f"{model}({options[model]})" if model in options else model
 
@@ -75,28 +78,29 @@ class _Clock:
 class WindowedAttribution:
     """Credit conversions to touches inside one window, restated at every call.
 
-    Conversions with a user are matched to that user's touches: clicks at most ``window.click`` before, impressions at most ``window.view``
-    before. Conversions that carry ``touch_at`` were credited by their own source and are checked against the window. The last click beats
-    any view. Untagged events take part as incomplete arms.
+    Conversions with a user are matched to that user's touches: clicks at most ``window.click`` before, impressions at most
+    ``window.view`` before. Conversions that carry ``touch_at`` were credited by their own source and are checked against the window.
+    With ``last`` the last click beats any view; every other model shares a conversion among clicks *and* views inside their windows.
+    With ``markov`` the credit of a channel is found from all kept journeys and handed to its touches, evenly over the converting journeys
+    that contain it. Untagged events take part as incomplete arms.
 
     Args:
         window: The attribution window.
-        model: One of `MODELS`, or a function that weighs `Touches`. All but ``last`` share a conversion among the clicks *and* views inside
-            their windows alike; their channel is the arm.
-        direct: For ``last_non_direct``: values of the arm's first tag that mean direct traffic.
-        half_life: For ``time_decay``.
-        ends: For ``position``: shares of the first and the last touch.
+        model: One of `MODELS`, or a function that weighs `Touches` (their channel is the arm, their age in days).
         tags: The tag columns of an arm.
         conversion_type: The conversion type that counts; None counts all.
         lateness: How long after it happened an event may still be written down (whole days, rounded up); later ones are refused and
             counted.
         history: How long settled cohorts are kept.
         level: Level of the intervals of credit.
+        direct: For ``last_non_direct``: values of the arm's first tag that mean direct traffic.
+        half_life: For ``time_decay``.
+        ends: For ``position``: shares of the first and the last touch.
+        channel: For ``markov`` (order 1): the tag whose values are the states, by default platform, or else the arm's first tag.
 
     Raises:
         ConfigurationError: An argument is not valid.
 
-    >>> from closedloop.records.batch import EventBatch
     >>> WindowedAttribution(AttributionWindow()).attribute(EventBatch.empty()).n_conversions
     0
     """
@@ -114,24 +118,32 @@ class WindowedAttribution:
         direct: Sequence[str] = (),
         half_life: str | timedelta = "7d",
         ends: tuple[float, float] = (0.4, 0.4),
+        channel: str | None = None,
     ) -> None:
         if isinstance(model, str) and model not in MODELS:
-            raise ConfigurationError("unknown attribution model", "model", model, "or give a function of Touches", MODELS)
+            mend = "give a function of Touches, or use attribute_paths(event_paths(...))"
+            raise ConfigurationError("unknown attribution model", "model", model, mend, MODELS)
+        columns = (tags or TagSchema()).arm
+        channel = channel or ("platform" if "platform" in columns else columns[0])
+        if channel not in columns:
+            raise ConfigurationError("a channel is a tag of the arm", "channel", channel, None, columns)
         if not 0.0 < level < 1.0:
             raise ConfigurationError("a level lies between 0 and 1", "level", level, "use 0.9 for a 90 % interval")
         self._terms = Terms(
             window=window,
-            columns=(tags or TagSchema()).arm,
+            columns=columns,
             conversion_type=conversion_type,
             lateness=_whole_days(lateness, "lateness"),
             history=_whole_days(history, "history"),
-            model=_model_name(model, direct, half_life, ends),
+            model=_model_name(model, direct, half_life, ends, channel),
         )
         self._level = level
+        self._channel = channel
         self._model = model
         self._direct = tuple(direct)
         self._half_life, self._ends = parse_duration(half_life, "half_life") / _DAY, ends
-        self._rule(["?"])  # says now what is wrong with the options
+        if model != "markov":
+            self._rule(["?"])  # says now what is wrong with the options
 
     @property
     def window(self) -> AttributionWindow:
@@ -165,8 +177,18 @@ class WindowedAttribution:
         now_us = None if now is None else to_us(now)
         before = absorb(state, batch, now_us)
         limits = self.window.limits_us()
-        credits = join([own_credits(before.rows, limits), self._matched(before, limits)])
-        settled, open_part = settle(before, credits)
+        own = own_credits(before.rows, limits)
+        if self._model == "markov":
+            names, code = channel_codes(before.arms, self._channel)
+            channels = tuple(sorted({*before.channels, *names}))
+            code = np.searchsorted(np.array(channels, dtype=str), np.array(names, dtype=str))[code] if len(code) else code
+            before = before.with_channels(channels)
+            journeys = journeys_of(before.rows, limits)
+            until = max(before.watermark.values(), default=0)
+            steps = steps_of_rows(before.rows, journeys, own, code, limits, closed_before(before), until)
+            settled, open_part = settle(before, join([own, unit_credits(before.rows, journeys, code)]), steps)
+            return self._outcomes(settled, open_part, self._clock(settled, now_us), code)
+        settled, open_part = settle(before, join([own, self._matched(before, limits)]))
         return self._outcomes(settled, open_part, self._clock(settled, now_us))
 
     def _matched(self, state: AttributionState, limits: IntArray) -> Credits:
@@ -218,7 +240,7 @@ class WindowedAttribution:
             until = np.where(credits_itself, until, feed)
         return _Clock(until=until if now_us is None else np.minimum(until, now_us), newest=newest // US_PER_DAY)
 
-    def _outcomes(self, state: AttributionState, now_open: Open, clock: _Clock) -> Outcomes:
+    def _outcomes(self, state: AttributionState, now_open: Open, clock: _Clock, channel: IntArray | None = None) -> Outcomes:
         cohorts = Table.add([state.cohorts, now_open.cohorts])
         arm, day, kind = (cohorts.keys[name] for name in ("arm", "day", "kind"))
         closed = clock.newest - self._terms.lateness - self.window.longest_days
@@ -233,8 +255,18 @@ class WindowedAttribution:
                 of_kind = kind == code
                 mature[of_kind] = maturity(curves[name].share_seen, age[of_kind], fraction[of_kind])
         mature[day < closed] = 1.0
+        n_conversions = int(state.days.sums["conversions"].sum()) + now_open.n_conversions
+        n_uncredited = int(state.days.sums["uncredited"].sum()) + now_open.n_uncredited
         sums = cohorts.sums
         credit, credit_squared = sums["credit"] / ONE, sums["credit_squared"] / ONE
+        value, value_squared = sums["value"] / MICROS, np.asarray(sums["value_squared"], dtype=np.float64)
+        if channel is not None and now_open.steps is not None:
+            of = channel[arm]
+            units, value_units = (np.bincount(of, weights=x, minlength=len(state.channels)).astype(np.float64) for x in (credit, value))
+            credited = removal(Table.add([state.steps, now_open.steps]), units, value_units)
+            by_count, by_value = _per_unit(credited[0], units)[of], _per_unit(credited[1], value_units)[of]
+            credit, credit_squared = credit * by_count, credit_squared * by_count**2
+            value, value_squared = value * by_value, value_squared * by_value**2
         spend = Table.add([state.spend, now_open.spend])
         compact = state.compact()
         # An arm without exposure or spend is only a conversion's own lack of tags: nothing to rank or to hold.
@@ -252,8 +284,8 @@ class WindowedAttribution:
                 exposures=sums["exposures"].astype(np.float64),
                 credit=credit,
                 credit_squared=credit_squared,
-                value=sums["value"] / MICROS,
-                value_squared=np.asarray(sums["value_squared"], dtype=np.float64),
+                value=value,
+                value_squared=value_squared,
                 maturity=mature,
                 age=np.maximum(age, 0).astype(np.int32),
             ),
@@ -265,8 +297,8 @@ class WindowedAttribution:
             currency=state.currency,
             watermark=dict(state.watermark),
             revision=state.revision,
-            n_conversions=int(state.days.sums["conversions"].sum()) + now_open.n_conversions,
-            n_uncredited=int(state.days.sums["uncredited"].sum()) + now_open.n_uncredited,
+            n_conversions=n_conversions,
+            n_uncredited=n_uncredited,
             n_too_late=state.n_too_late,
             state=compact,
         )
@@ -288,6 +320,11 @@ class WindowedAttribution:
         hazard = a / (a + b)
         hazard[0] = 1.0
         return DelayCurve(observed=observed, at_risk=at_risk, shape_a=a, shape_b=b, share_seen=share_seen(hazard))
+
+
+def _per_unit(total: FloatArray, units: FloatArray) -> FloatArray:
+    """Return what one unit share of each channel is worth: the channel's credit over its summed unit shares (0 without any)."""
+    return np.divide(total, units, out=np.zeros(len(total)), where=units > 0)
 
 
 def _positions(state: AttributionState, compact: AttributionState) -> npt.NDArray[np.int32]:

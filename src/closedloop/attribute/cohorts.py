@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from closedloop.attribute.chains import StepEntries
 from closedloop.attribute.journeys import Credits
 from closedloop.attribute.rows import CLICK, CONVERSION, NO_USER, SPEND, Rows
 from closedloop.attribute.state import AttributionState, Terms
@@ -101,6 +102,7 @@ class Open:
         entries: Their credits, one by one; ``is_open`` tells which of them are not settled.
         spend: Open spend by arm and day.
         n_conversions, n_uncredited: Among open conversions.
+        steps: Open steps of journeys, None for models that need none.
     """
 
     cohorts: Table
@@ -109,14 +111,20 @@ class Open:
     spend: Table
     n_conversions: int
     n_uncredited: int
+    steps: Table | None = None
 
 
-def settle(state: AttributionState, credits: Credits) -> tuple[AttributionState, Open]:
+def closed_before(state: AttributionState) -> int:
+    """Return the first day that is still open: no conversion can be written down any more for touches of the days before it."""
+    today, terms = state.data_day, state.terms
+    return np.iinfo(np.int64).min // 2 if today is None else today - terms.lateness - terms.window.longest_days
+
+
+def settle(state: AttributionState, credits: Credits, steps: StepEntries | None = None) -> tuple[AttributionState, Open]:
     """Return the state with every closed day settled, and what is left open."""
     terms, rows = state.terms, state.rows
     window_days = terms.window.longest_days
-    today = state.data_day
-    closed = np.iinfo(np.int64).min // 2 if today is None else today - terms.lateness - window_days  # days before it are closed
+    today, closed = state.data_day, closed_before(state)
     limits = terms.window.limits_us()
     entries = entries_of(rows, credits, terms)
     touch = rows.is_touch & ~rows.settled & (limits[(rows.kind != CLICK).astype(np.int64)] >= 0)
@@ -137,7 +145,8 @@ def settle(state: AttributionState, credits: Credits) -> tuple[AttributionState,
             "excess": np.zeros(int(leaves.sum()), dtype=np.int64),
         }
         closing_spend = spend & leaves
-        flagged = attrs.evolve(rows, settled=rows.settled | ((rows.is_touch | rows.own_credit) & (cohort_day < closed)))
+        answered = rows.answered if steps is None else rows.answered | (steps.answered & (row_day < closed))
+        flagged = attrs.evolve(rows, answered=answered, settled=rows.settled | ((rows.is_touch | rows.own_credit) & (cohort_day < closed)))
         state = attrs.evolve(
             state,
             rows=flagged.take(~leaves),
@@ -145,6 +154,7 @@ def settle(state: AttributionState, credits: Credits) -> tuple[AttributionState,
             delays=Table.add([state.delays, entries.delays(now_closing)]),
             spend=Table.add([state.spend, _spend(rows, closing_spend)]),
             days=Table.add([state.days, Table.of({"day": row_day[leaves]}, day_sums)]),
+            steps=state.steps if steps is None else Table.add([state.steps, steps.settled]),
         )
     result = Open(
         cohorts=Table.add([exposures_of(rows, touch & (row_day >= closed)), entries.cohorts(still_open)]),
@@ -153,6 +163,7 @@ def settle(state: AttributionState, credits: Credits) -> tuple[AttributionState,
         spend=_spend(rows, spend & ~leaves),
         n_conversions=int(rows.quantity[conversion & ~leaves].sum()),
         n_uncredited=int(rows.quantity[conversion & ~leaves & ~credited].sum()),
+        steps=None if steps is None else steps.table,
     )
     return _expire(state, today, closed), result
 
@@ -169,7 +180,7 @@ def _expire(state: AttributionState, today: int | None, closed: int) -> Attribut
     forgotten = state.late.keys["day"] < closed
     out = {
         name: table.take(table.keys["day"] >= oldest)
-        for name in ("cohorts", "delays", "spend", "days")
+        for name in ("cohorts", "delays", "spend", "days", "steps")
         if len(table := getattr(state, name)) and table.keys["day"].min() < oldest
     }
     if forgotten.any():

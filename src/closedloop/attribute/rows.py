@@ -51,6 +51,7 @@ class Rows:
         touch_kind, touch_at: For conversions credited by their own source, else -1 and `NO_TIME`.
         arm: Position in the arms table of the state, -1 for conversions that are matched by user.
         settled: True when the row's own cohort is settled (touches kept only as context of younger conversions).
+        answered: True for settled touches that a conversion followed inside its window (kept by models that look at whole journeys).
     """
 
     key: UInt64
@@ -66,6 +67,7 @@ class Rows:
     touch_at: IntArray
     arm: Int32
     settled: Bools
+    answered: Bools
 
     def __len__(self) -> int:
         return len(self.key)
@@ -133,6 +135,7 @@ class Rows:
             touch_at=batch.touch_at,
             arm=arm,
             settled=np.zeros(len(batch), dtype=np.bool_),
+            answered=np.zeros(len(batch), dtype=np.bool_),
         )
         return rows, arms
 
@@ -162,6 +165,7 @@ class Rows:
         starts = np.flatnonzero(first)
         out["seen"] = np.minimum.reduceat(columns["seen"][order], starts)
         out["settled"] = np.logical_or.reduceat(columns["settled"][order], starts)
+        out["answered"] = np.logical_or.reduceat(columns["answered"][order], starts)
         return cls(**out)
 
 
@@ -180,5 +184,6 @@ COLUMNS: dict[str, type] = {
     "touch_at": np.int64,
     "arm": np.int32,
     "settled": np.bool_,
+    "answered": np.bool_,
 }
 __all__ = ["CLICK", "COLUMNS", "CONVERSION", "IMPRESSION", "NO_USER", "SPEND", "Rows", "keys_of"]

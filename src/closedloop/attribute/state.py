@@ -29,8 +29,11 @@ from closedloop.attribute.tables import (
     DELAY_SUMS,
     SPEND_KEYS,
     SPEND_SUMS,
+    STEP_KEYS,
+    STEP_SUMS,
     Table,
     empty,
+    recoded,
 )  # fmt: skip
 from closedloop.errors import ConfigurationError, InputError, WindowMismatchError
 from closedloop.records.arms import Arms, Coded, IntArray
@@ -104,6 +107,8 @@ class AttributionState:
         delays: Settled credit by day, touch kind and delay bin.
         spend: Settled spend by arm and day.
         days: Settled by day of the event: conversions, uncredited ones, rows dropped, rows refused beyond those once accepted.
+        channels: Names of the channels in ``steps``, sorted.
+        steps: Settled steps of journeys by day, for Markov; empty for models that look at one journey at a time.
         late: Keys of refused late events still remembered (so that a second delivery is not counted twice), and the day each was recorded.
         n_late: Late events no longer remembered by key.
         watermark: Microseconds UTC up to which each platform's data are complete, "" for events without platform.
@@ -118,6 +123,8 @@ class AttributionState:
     delays: Table
     spend: Table
     days: Table
+    channels: tuple[str, ...]
+    steps: Table
     late: Table
     n_late: int
     watermark: Mapping[str, int]
@@ -135,6 +142,8 @@ class AttributionState:
             delays=empty(DELAY_KEYS, DELAY_SUMS),
             spend=empty(SPEND_KEYS, SPEND_SUMS),
             days=empty(DAY_KEYS, DAY_SUMS),
+            channels=(),
+            steps=empty(STEP_KEYS, STEP_SUMS),
             late=empty(("key", "day"), ("n",)),
             n_late=0,
             watermark={},
@@ -177,7 +186,15 @@ class AttributionState:
             codes.append(new[column])
             vocabs.append(vocab[kept])
         table = Arms(columns=arms.columns, codes=np.stack(codes, axis=1).astype(np.int32), vocabs=tuple(vocabs))
-        return self.with_arms(table, position)
+        named = np.unique(np.concatenate([self.steps.keys["source"], self.steps.keys["target"]]))
+        channels = tuple(self.channels[i] for i in named if i >= 0)
+        return self.with_channels(channels).with_arms(table, position)
+
+    def with_channels(self, channels: tuple[str, ...]) -> AttributionState:
+        """Return the state over other channels, among them all that the steps use; both sorted."""
+        if channels == self.channels:
+            return self
+        return attrs.evolve(self, channels=channels, steps=recoded(self.steps, self.channels, channels))
 
     def merge(self, other: AttributionState) -> AttributionState:
         """Return what one attribution fed with both would remember; see the law of this file for when that is exact.
@@ -191,6 +208,8 @@ class AttributionState:
         self.terms.check(other.terms)
         arms, mine, theirs = union_arms(self.arms, other.arms)
         a, b = self.with_arms(arms, mine), other.with_arms(arms, theirs)
+        channels = tuple(sorted({*a.channels, *b.channels}))
+        a, b = a.with_channels(channels), b.with_channels(channels)
         late = Table.add([a.late, b.late])
         return attrs.evolve(
             a,
@@ -199,6 +218,7 @@ class AttributionState:
             delays=Table.add([a.delays, b.delays]),
             spend=Table.add([a.spend, b.spend]),
             days=Table.add([a.days, b.days]),
+            steps=Table.add([a.steps, b.steps]),
             late=attrs.evolve(late, sums={"n": np.ones(len(late), dtype=np.int64)}),
             n_late=a.n_late + b.n_late,
             watermark=newest(a.watermark, b.watermark),
@@ -220,6 +240,7 @@ class AttributionState:
         header = {
             "format": _FORMAT,
             "terms": _terms_to_json(self.terms),
+            "channels": list(self.channels),
             "vocabs": [list(v) for v in self.arms.vocabs],
             "watermark": dict(sorted(self.watermark.items())),
             "n_late": self.n_late,
@@ -259,6 +280,7 @@ class AttributionState:
                 arms=Arms(columns=terms.columns, codes=arrays["arms"], vocabs=vocabs),
                 rows=Rows(**{name: arrays[f"rows.{name}"] for name in COLUMNS}),
                 **tables,
+                channels=tuple(header["channels"]),
                 n_late=header["n_late"],
                 watermark=header["watermark"],
                 revision=header["revision"],
@@ -276,7 +298,7 @@ class AttributionState:
         )
 
 
-_TABLES = ("cohorts", "delays", "spend", "days", "late")
+_TABLES = ("cohorts", "delays", "spend", "days", "steps", "late")
 
 
 def _table(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> Table:
