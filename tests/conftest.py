@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure: examples are bounded in number, not in time.
+settings.register_profile("closedloop", deadline=None)
+settings.load_profile("closedloop")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -89,9 +89,10 @@ def live(folder: Path, **parts: Any) -> None:
 
 
 def settle(loop: cl.ClosedLoop, since: datetime) -> None:
-    """Let the executor work through the night."""
-    for hours in (1, 2, 3):
-        loop.tick(since + timedelta(hours=hours))
+    """Let the executor work until nothing is open; a kill late in the night leaves time for the look and the second try."""
+    for hours in range(1, 22):
+        if loop.tick(since + timedelta(hours=hours)) is None:
+            return
 
 
 def facts(folder: Path) -> dict[str, Any]:

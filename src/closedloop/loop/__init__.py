@@ -1,8 +1,21 @@
 """The loop: the only code that calls all five rooms."""
 
+from closedloop.loop.control import HoldoutPlan, Switchback, VerifiedGain, plan_holdout
 from closedloop.loop.cycle import CycleReport, Mode
 from closedloop.loop.loop import ClosedLoop
 from closedloop.loop.replay import Replay, ReplayedCycle, replay
 from closedloop.loop.report import render
 
-__all__ = ["ClosedLoop", "CycleReport", "Mode", "Replay", "ReplayedCycle", "render", "replay"]
+__all__ = [
+    "ClosedLoop",
+    "CycleReport",
+    "HoldoutPlan",
+    "Mode",
+    "Replay",
+    "ReplayedCycle",
+    "Switchback",
+    "VerifiedGain",
+    "plan_holdout",
+    "render",
+    "replay",
+]

@@ -35,7 +35,7 @@ from closedloop.loop.replay import EVIDENCE
 from closedloop.records.action import Receipts
 from closedloop.records.arms import Arm
 from closedloop.records.decision import Constraints, Plan, Target
-from closedloop.records.feedback import HealthReport
+from closedloop.records.feedback import Finding, HealthReport
 from closedloop.records.moments import to_us
 from closedloop.records.money import Money
 from closedloop.records.quarantine import Ingested
@@ -178,7 +178,7 @@ class ClosedLoop:
         done = self.ledger.newest("cycle", subject="loop")
         return int(done[0].entry.body["cycle"]) if done else 0
 
-    def run_cycle(self, rows: Any, *, now: datetime) -> CycleReport:
+    def run_cycle(self, rows: Any, *, now: datetime, findings: Sequence[Finding] = ()) -> CycleReport:
         """Run one cycle on new rows and return everything that crossed a door.
 
         When it returns, the rows are remembered and the decisions recorded. When it does not (an exception, a kill), call it
@@ -187,6 +187,7 @@ class ClosedLoop:
         Args:
             rows: Any table of raw rows since the last complete cycle (more does no harm), or an `Ingested` made earlier.
             now: The time of the cycle (aware). Not before the last cycle's.
+            findings: What you found yourself, such as ``VerifiedGain.finding()`` or an audit's; a critical one holds the loop.
 
         Raises:
             InputError: ``now`` has no zone or lies before the last cycle; the table cannot be read at all.
@@ -212,7 +213,7 @@ class ClosedLoop:
             out.append(self.classifier.classify(outcomes, now=now))
             signals: Signals = out[0]
         with self._room("health", timings) as out:
-            out.append(self._assess(ingested, signals, recent, now))
+            out.append(self._assess(ingested, signals, recent, findings, now))
             health: HealthReport = out[0]
         with self._room("decide", timings) as out:
             plan, note, evidence = self._plan(cycle, signals, health, now)
@@ -261,7 +262,7 @@ class ClosedLoop:
         if self._hook is not None:
             self._hook(room, seconds, result[0] if result else None)
 
-    def _assess(self, ingested: Ingested, signals: Signals, recent: Receipts, now: datetime) -> HealthReport:
+    def _assess(self, ingested: Ingested, signals: Signals, recent: Receipts, findings: Sequence[Finding], now: datetime) -> HealthReport:
         windows = {"loop": self.window, "attribution": self.attribution.window, "classifier": self.classifier.window}
         for name, platform in self.platforms.items():
             reporting = getattr(platform, "reporting_window", None)
@@ -272,6 +273,7 @@ class ClosedLoop:
             ingested=ingested,
             signals=signals,
             receipts=recent,
+            findings=tuple(findings),
             now=now,
             thresholds=self.thresholds,
         )
