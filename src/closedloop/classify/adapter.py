@@ -85,7 +85,7 @@ class ModelClassifier:
         mature = c.exposures[e.rows] * c.maturity[e.rows]
         halves = []
         for half in (~late, late):
-            count, exposure = totals(e.unit[half], c.credit[e.rows[half]], n), totals(e.unit[half], mature[half], n)
+            count, exposure = totals(e.unit[half], c.credit[e.rows][half], n), totals(e.unit[half], mature[half], n)
             halves.append((count, exposure))
         features = _one_hot(evidence)
         (old_count, old_exposure), (new_count, new_exposure) = halves

@@ -20,7 +20,7 @@ from closedloop.records.signal import Signals
 from closedloop.stats.gamma_poisson import gamma_quantile_start
 from closedloop.stats.value import ValuePosterior, fit_value
 
-_DRAWS = 4000  # joint draws of the contenders
+_DRAWS = 2000  # joint draws of the contenders
 _SUM_DRAWS = 1000  # draws per arm where a sum or a product has no closed form
 _CHUNK = 4096
 _SLICE = 1 / 6  # the middle of the lowest third; ranking represents each posterior by the middles of its thirds

@@ -18,6 +18,8 @@ from closedloop.records.outcomes import Outcomes
 from closedloop.records.window import TOUCH_KINDS
 from closedloop.stats.gamma_poisson import totals
 
+Rows = slice | npt.NDArray[np.intp]
+
 _RECENT_DAYS = 7  # days over which exposure and spend a day are measured
 _VOLUME_DAYS = 28  # most days over which conversions a week are counted
 _BLOCK_EDGES = np.array([1, 2, 3, 5, 7, 10, 14, 21, 28, 42, 56, 84, 126])  # ages in days between which a break can be placed
@@ -30,7 +32,7 @@ class KindEvidence:
 
     Args:
         kind: 0 click, 1 view.
-        rows: Positions of the cohorts used, shape (N,), ordered by arm.
+        rows: Positions of the cohorts used, N of them.
         unit, block: Arm and block of each cohort used, shape (N,).
         weight: Recency weight of each cohort (half-life), shape (N,).
         block_days: Length of each block in days, shape (B,).
@@ -49,7 +51,7 @@ class KindEvidence:
     """
 
     kind: int
-    rows: npt.NDArray[np.intp]
+    rows: Rows
     unit: npt.NDArray[np.intp]
     block: npt.NDArray[np.intp]
     weight: FloatArray
@@ -138,8 +140,9 @@ def gather(
     patterns = _patterns(outcomes.arms, complete[canonical])
     oldest = float((marks[c.arm] - c.day).max(initial=1.0))
     for code, name in enumerate(TOUCH_KINDS):
-        rows = _by_unit(np.flatnonzero((c.kind == code) & ranked), unit_all)
-        if len(rows):
+        mine = (c.kind == code) & ranked
+        if mine.any():
+            rows = slice(None) if mine.all() else np.flatnonzero(mine)
             kinds[name] = _kind(
                 outcomes, code, name, rows, unit_all[rows], marks, watermark, first, half_life_days, cost_half_life_days, oldest, patterns
             )
@@ -148,7 +151,7 @@ def gather(
     kept = spend_unit >= 0
     if last_days is not None:
         kept &= marks[s.arm] - s.day <= last_days
-    rows = _by_unit(np.flatnonzero(kept), spend_unit)
+    rows = slice(None) if kept.all() else np.flatnonzero(kept)
     unit, spend, day = spend_unit[rows], s.spend[rows], s.day[rows].astype(np.float64)
     np.minimum.at(first, unit, day)
     weights = _recency(watermark[unit] - day, cost_half_life_days)
@@ -175,12 +178,6 @@ def _canonical(arms: Arms) -> npt.NDArray[np.intp]:
         rank[np.argsort(vocab)] = np.arange(len(vocab))
         keys.append(rank[arms.codes[:, k]])
     return np.lexsort(keys[::-1]) if keys else np.arange(len(arms))
-
-
-def _by_unit(rows: npt.NDArray[np.intp], unit: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Return rows ordered by unit, so that sums over several arms do not depend on the listing of arms."""
-    key = unit[rows]
-    return rows if bool((key[1:] >= key[:-1]).all()) else rows[np.argsort(key, kind="stable")]
 
 
 def _check(outcomes: Outcomes, now_us: int | None) -> None:
@@ -233,7 +230,7 @@ def _kind(
     outcomes: Outcomes,
     code: int,
     name: str,
-    rows: npt.NDArray[np.intp],
+    rows: Rows,
     unit: npt.NDArray[np.intp],
     marks: FloatArray,
     watermark: FloatArray,
@@ -251,14 +248,14 @@ def _kind(
     weight = _recency(age, half_life_days)
     edges = _BLOCK_EDGES[oldest > _BLOCK_EDGES]
     blocks = len(edges) + 1
-    block = blocks - 1 - np.searchsorted(edges, age, side="left")
+    block = _block(age, edges)
     cell = unit * blocks + block
     untagged_counts: FloatArray | None = None
     untagged_exposures: FloatArray | None = None
     if patterns:
         other = np.flatnonzero((c.kind == code) & ~outcomes.arms.complete[c.arm])
         other_age = marks[c.arm[other]] - c.day[other]
-        other_block = blocks - 1 - np.searchsorted(edges, other_age, side="left")
+        other_block = _block(other_age, edges)
         discount = _recency(other_age, half_life_days)
         untagged_counts, untagged_exposures = np.zeros((n, blocks)), np.zeros((n, blocks))
         for pattern in patterns:
@@ -296,6 +293,13 @@ def _kind(
         per_day=_per_day(exposures, day, unit, watermark, first),
         weekly=_weekly(credit, age, unit, watermark, first, _shares(outcomes, name)),
     )
+
+
+def _block(age: FloatArray, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+    """Return the block of each age in whole days, counted from the oldest block."""
+    whole = np.clip(age, 0, edges[-1] + 1 if len(edges) else 0).astype(np.intp)
+    table = len(edges) - np.searchsorted(edges, np.arange(whole.max(initial=0) + 1), side="left")
+    return np.asarray(table[whole])
 
 
 def _shares(outcomes: Outcomes, name: str) -> FloatArray:

@@ -16,7 +16,8 @@ from closedloop.records.interval import FloatArray
 
 Draw = Callable[[np.random.Generator, int, npt.NDArray[np.intp]], FloatArray]
 
-_CONTENDERS = 200
+_CONTENDERS = 100
+_JOINT_DRAWS = 400
 _JOINT = 1000  # up to so many arms ranks are drawn jointly; beyond, each rank is that of the arm's quantile among all arms
 
 
@@ -57,9 +58,7 @@ def rank_arms(points: FloatArray, draw: Draw, comparable: npt.NDArray[np.bool_],
     tail = (1.0 - level) / 2.0
     if len(at):
         mine = points[:, at]
-        pool = np.sort(mine, axis=None)
-        # Ties count half, so equal arms get one half each.
-        place = (np.searchsorted(pool, mine, side="left") + np.searchsorted(pool, mine, side="right")) / (2.0 * len(pool))
+        pool, place = _places(mine)
         p_better[at] = place.mean(axis=0)
         contenders = at[np.sort(np.lexsort((at, -mine[2]))[:_CONTENDERS])]
         drawn = draw(np.random.default_rng([seed, 1]), draws, contenders)
@@ -72,8 +71,9 @@ def rank_arms(points: FloatArray, draw: Draw, comparable: npt.NDArray[np.bool_],
         else:
             loss[at] = 0.0
         if len(at) <= _JOINT:
-            joint = draw(np.random.default_rng([seed, 2]), 1000, at)
-            ranks = len(at) - np.argsort(np.argsort(joint, axis=1), axis=1)
+            joint = draw(np.random.default_rng([seed, 2]), _JOINT_DRAWS, at)
+            ranks = np.empty(joint.shape, dtype=np.int64)
+            np.put_along_axis(ranks, np.argsort(-joint, axis=1), np.arange(1, len(at) + 1)[None, :], axis=1)
             low[at], rank[at], high[at] = np.quantile(ranks, [tail, 0.5, 1.0 - tail], axis=0, method="inverted_cdf")
             p_better[at] = 1.0 - (ranks.mean(axis=0) - 1.0) / max(len(at) - 1, 1)
         else:
@@ -84,6 +84,19 @@ def rank_arms(points: FloatArray, draw: Draw, comparable: npt.NDArray[np.bool_],
     # The middle of the return, then position, settle ties.
     order = np.lexsort((np.arange(n), -points[1], -p_better, ~comparable))
     return Ranking(order=order.astype(np.int64), rank=rank, rank_low=low, rank_high=high, p_best=p_best, expected_loss=loss)
+
+
+def _places(points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return all points sorted, and each point's place among them in [0, 1]; ties share their middle, so equal arms get one half each."""
+    flat = points.ravel()
+    order = np.argsort(flat)
+    pool = flat[order]
+    new = np.append(True, pool[1:] > pool[:-1])
+    first = np.flatnonzero(new)
+    middle = first + 0.5 * np.diff(np.append(first, len(pool)))
+    place = np.empty(len(pool))
+    place[order] = middle[np.cumsum(new) - 1] / len(pool)
+    return pool, place.reshape(points.shape)
 
 
 def _ranks_of_quantiles(points: FloatArray, pool: FloatArray, tail: float) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -24,8 +24,8 @@ _K_AFTER = 1.0  # concentration of the rate after a break: it can land anywhere 
 # Histories that an arm may have had: breaks at these multiples of the expected number, or drift with these half-lives in days; how
 # common each is among the arms is learned from all of them.
 _BREAKS = (0.0, 0.5, 2.0)
-_DRIFTS = (3.0, 7.0, 21.0, 60.0)
-_PRIOR_SHARES = np.array([0.7, 0.12, 0.04, 0.02, 0.04, 0.04, 0.04])
+_DRIFTS = (3.0, 10.0, 40.0)
+_PRIOR_SHARES = np.array([0.7, 0.12, 0.04, 0.03, 0.06, 0.05])
 _RECENT, _MIDDLE = 7.0, 28.0  # ages in days that sort breaks into the three components they are merged to
 
 
@@ -195,6 +195,7 @@ def fit_rates(
     mixture, borrowed = _mixture(counts, exposures, *args)
     fewest = most = None
     if untagged_c is not None and untagged_x is not None:
+        args = (variance, attrs.evolve(history, drifts=None), *args[2:])
         fewest, _ = _mixture(counts, exposures + untagged_x / t, *args)
         most, _ = _mixture(counts + untagged_c / t, exposures, *args)
     return Rates(
@@ -219,6 +220,7 @@ class _History:
     drifting: FloatArray
     half_lives: FloatArray
     drift_volume: FloatArray
+    drifts: list[tuple[FloatArray, FloatArray]] | None = None
 
 
 def _calm(n: int) -> _History:
@@ -256,6 +258,7 @@ def _histories(
         drifting=drifting,
         half_lives=of_drift,
         drift_volume=(of_drift * volumes).sum(axis=0) / np.where(drifting > 0, drifting, 1.0),
+        drifts=[d[:2] for d in drifts],
     )
 
 
@@ -300,9 +303,12 @@ def _mixture(
         add(int(place[i]), since[:, i], k + c[:, i], k / mu + x[:, i], variance[:, i])
     if history.drifting.any():
         first_k = _centre(np.log(priors.k), priors, group)
-        for half_life, w in zip(_DRIFTS, history.half_lives, strict=True):
-            s, r, _ = drift(counts, exposures, block_days, k=first_k, mu=mu, k_after=k, half_life=half_life)
-            add(3, w, s, r, variance[:, 0])
+        for i, half_life in enumerate(_DRIFTS):
+            if history.drifts is not None:
+                s, r = history.drifts[i]
+            else:
+                s, r, _ = drift(counts, exposures, block_days, k=first_k, mu=mu, k_after=k, half_life=half_life)
+            add(3, history.half_lives[i], s, r, variance[:, 0])
     filled = mass > 0
     m = np.where(filled, first / np.where(filled, mass, 1.0), shape[:, 0] / rate[:, 0])
     v = np.where(filled, second / np.where(filled, mass, 1.0) - m**2, m**2)

@@ -68,8 +68,8 @@ class SequenceClassifier:
         rates: dict[str, Rates] = {}
         for name, e in evidence.kinds.items():
             closed = c.maturity[e.rows] >= 1.0
-            count = totals(e.unit[closed], c.credit[e.rows[closed]], n)
-            exposure = totals(e.unit[closed], c.exposures[e.rows[closed]], n)
+            count = totals(e.unit[closed], c.credit[e.rows][closed], n)
+            exposure = totals(e.unit[closed], c.exposures[e.rows][closed], n)
             low, high = poisson_rate_sequence(count, exposure, level=level, expected_rate=self.expected_rate)
             mixture = independent(count + 1.0, exposure + 1.0 / self.expected_rate, volume=count)
             rates[name] = attrs.evolve(mixture, fixed=(low, high))

@@ -41,9 +41,12 @@ class GammaMixture:
         if components == 1:
             return rng.standard_gamma(self.shape[:, 0], (size, arms)) / self.rate[:, 0]
         upper = np.cumsum(self.weight, axis=1)
-        pick = (rng.random((size, arms, 1)) > upper[None, :, :-1]).sum(axis=2)
-        row = np.arange(arms)[None, :]
-        return np.asarray(rng.standard_gamma(self.shape[row, pick]) / self.rate[row, pick])
+        u = rng.random((size, arms))
+        pick = np.zeros((size, arms), dtype=np.intp)
+        for r in range(components - 1):
+            pick += u > upper[:, r]
+        at = pick + components * np.arange(arms)
+        return np.asarray(rng.standard_gamma(self.shape.ravel()[at]) / self.rate.ravel()[at])
 
 
 @attrs.frozen(kw_only=True)
