@@ -99,19 +99,26 @@ class Dispatcher:
     def look(self, moment: Callable[[], datetime]) -> int:
         """Read back what is due, and end what ran out of time; return how many actions were touched."""
         at = moment()
-        allowed, touched = [], 0
+        due: list[Action] = []
+        touched = 0
         for action in self.outbox.fired(at):
             touched += 1
             if action.receipt.state not in IN_FLIGHT:
                 if action.expires_at <= at:
                     self._expire(action, at)
-            elif self._may_look(action, at):
-                allowed.append(action)
+            else:
+                due.append(action)
+        self._look_all(due, moment)
+        return touched
+
+    def _look_all(self, due: Sequence[Action], moment: Callable[[], datetime]) -> None:
+        """Look at what is due: the charges of all looks are recorded at once."""
+        at = moment()
+        allowed = [action for action in due if self._may_look(action, at)]
         if allowed:
             self.outbox.flush()
         for action in allowed:
             self._look_at(action, moment)
-        return touched
 
     def _may_look(self, action: Action, at: datetime) -> bool:
         """Charge a look, or come back when the quota or the platform allows it."""
@@ -257,8 +264,11 @@ class Dispatcher:
                 continue
             if self._held_back(place, action, at_us):
                 continue
-            touched += 1
-            self._send_one(place, action, moment)
+            touched += self._send_next(place, action, moment)
+
+    def _send_next(self, place: Place, action: Action, moment: Callable[[], datetime]) -> int:
+        self._send_one(place, action, moment)
+        return 1
 
     def _held_back(self, place: Place, action: Action, at_us: int) -> bool:
         change = action.receipt.change
@@ -287,12 +297,12 @@ class Dispatcher:
         else:
             self.outbox.move(action, "postpone", at, code=code, message=message, due_at=due_at)
 
-    def _send_one(self, place: Place, action: Action, moment: Callable[[], datetime]) -> None:
+    def _send_one(self, place: Place, action: Action, moment: Callable[[], datetime], *, charged: bool = False) -> None:
         at, receipt = moment(), action.receipt
         change = receipt.change
         target, name = change.target, change.target.platform
         limits = self.limits(target)
-        charges = self.gate.charge(to_us(at), limits, self.costs(None, target))
+        charges = self.gate.charge(to_us(at), limits, self.costs(None, target)) if not charged else []
         if charges:
             self.outbox.stage_request(name, at, charges)
             self.outbox.flush()
@@ -336,7 +346,8 @@ class Dispatcher:
             code="",
             message="",
         )
-        self.outbox.stage_request(name, at, self.gate.charge(to_us(at), limits, self.costs(change, target)))
+        if not charged:
+            self.outbox.stage_request(name, at, self.gate.charge(to_us(at), limits, self.costs(change, target)))
         self.gate.reserve(self.costs(None, target))
         if receipt.action_id in self.outbox.flush():  # another worker took it
             self.gate.reserve(self.costs(None, target), -1)

@@ -20,9 +20,10 @@ from closedloop.execute.lifecycle import FIRST, IN_FLIGHT
 from closedloop.execute.outbox import KIND, REQUEST, Outbox, charges_since
 from closedloop.execute.quota import QuotaGate
 from closedloop.execute.reconcile import Reconciliation, by_target, compare, restoring
+from closedloop.execute.sharing import SharedDispatcher
 from closedloop.execute.standing import same_aspect
 from closedloop.execute.steady import SteadyClock
-from closedloop.interfaces import AppliesChanges, FindsCreated, Ledger, ReadsState
+from closedloop.interfaces import AppliesChanges, Claims, FindsCreated, Ledger, ReadsState
 from closedloop.records.action import Action, Change, Entry, Receipt, Receipts
 from closedloop.records.codec import decode, encode
 from closedloop.records.decision import Constraints, Decision, Plan, Target
@@ -65,6 +66,7 @@ class OutboxExecutor:
         max_attempts: Sends after which an action that is surely not applied is given up.
         expiry: How long after the decision an action may still be sent.
         worker: Name of this process in records; no two that run at once may share one.
+        workers: On a ledger that several workers share, how many there are at most.
         monotonic: Seconds from a clock that never jumps, such as ``time.monotonic``. With it, a jump of the wall clock neither frees
             quota nor ends a quiet period early, and each request of a long tick has its own time; without it, every ``now`` is believed
             and stands for the whole tick.
@@ -94,6 +96,7 @@ class OutboxExecutor:
         max_attempts: int = 5,
         expiry: timedelta = timedelta(days=1),
         worker: str | None = None,
+        workers: int = 4,
         monotonic: Callable[[], float] | None = None,
     ) -> None:
         for name, value in (("timeout", timeout), ("poll_interval", poll_interval), ("retry_delay", retry_delay), ("expiry", expiry)):
@@ -108,8 +111,9 @@ class OutboxExecutor:
         self.ledger, self.platforms = ledger, dict(platforms)
         self.sending = True  # False: look at what was sent, send nothing; what is queued stays recorded
         self._expiry, self._steady = expiry, SteadyClock(monotonic)
-        self._shared = bool(getattr(ledger, "shared", False))
-        self._headroom = headroom
+        self._claims = ledger if isinstance(ledger, Claims) else None
+        self._shared = self._claims is not None
+        self._headroom, self._workers = headroom, workers if self._shared else 1
         self._timing = Timing(
             timeout=timeout,
             quiet_period=quiet_period,
@@ -125,8 +129,9 @@ class OutboxExecutor:
 
     def _begin_anew(self) -> None:
         self._outbox.forget()
-        self._gate = QuotaGate(headroom=self._headroom, history=self._charges)
-        self._dispatcher = Dispatcher(self._outbox, self._gate, self.platforms, self._timing)
+        self._gate = QuotaGate(headroom=self._headroom, workers=self._workers, history=self._charges)
+        parts = (self._outbox, self._gate, self.platforms, self._timing)
+        self._dispatcher = Dispatcher(*parts) if self._claims is None else SharedDispatcher(*parts, self._claims)
 
     def _charges(self, window_us: int) -> Iterator[tuple[int, str, float]]:
         now_us = to_us(self._steady.moment())
@@ -215,6 +220,7 @@ class OutboxExecutor:
     def _execute(self, plan_id: str, made_at: datetime | None, orders: Sequence[Order], body: dict[str, Any], now: datetime) -> Receipts:
         if orders:
             with self._working(now):
+                self._gate.absorb(self._outbox.others_charges() if self._shared else ())
                 self._check(orders)
                 at = self._steady.moment()
                 self._record(plan_id, made_at or at, orders, {**body, "ids": [o.change.action_id for o in orders]}, at)
@@ -240,7 +246,12 @@ class OutboxExecutor:
         self._outbox.stage_entry(entry)
         for order in orders:
             action_id = order.change.action_id
-            if self.ledger.newest(KIND, subject=action_id):
+            known = self.ledger.newest(KIND, subject=action_id)
+            if known and decode(known[0].entry.body["action"]).receipt.plan_id == plan_id:  # another process records the same plan
+                self._outbox.forget()
+                self._outbox.load()
+                return
+            if known:
                 problem = "a decision of this id belongs to another plan"
                 raise ConflictError(problem, "decision_id", action_id, "give each decision an id of its own")
             self._supersede(order.change, now)

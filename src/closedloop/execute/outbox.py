@@ -61,6 +61,7 @@ class Outbox:
         self._staged: list[Entry] = []
         self._order = 0
         self.seen = 0  # sequence number up to which other workers' records are known
+        self._requests_seen = 0
 
     def load(self) -> None:
         """Read the open actions from the ledger, unless that was done."""
@@ -70,6 +71,7 @@ class Outbox:
         for found in self.ledger.newest(KIND, only_open=True):
             self._take(decode(found.entry.body["action"]))
             self.seen = max(self.seen, found.sequence)
+        self._requests_seen = max((r.sequence for r in self.ledger.newest(REQUEST)), default=0)
         self.loaded = True
 
     def catch_up(self) -> None:
@@ -82,6 +84,21 @@ class Outbox:
                 continue
             if known is None or known.step < action.step:
                 self._take(action)
+
+    def fresh(self, action: Action) -> Action | None:
+        """Return an action after taking in what others recorded; None when another worker has moved it on."""
+        self.catch_up()
+        found = self.actions.get(action.receipt.action_id)
+        return found if found is not None and found.step == action.step else None
+
+    def others_charges(self) -> Iterator[tuple[int, str, float]]:
+        """Yield what other workers charged to quotas since the last call, oldest first."""
+        mine = f"{REQUEST}:{self.worker}:"
+        for found in self.ledger.entries(kind=REQUEST, after=self._requests_seen):
+            self._requests_seen = found.sequence
+            if not found.entry.key.startswith(mine):
+                for scope, units in found.entry.body["charges"]:
+                    yield to_us(found.entry.at), scope, units
 
     # ---------------------------------------------------------------- records
 
@@ -218,8 +235,11 @@ class Outbox:
 
     def delay(self, action: Action, until: datetime) -> None:
         """Come back to an action later, without a record: its state has not changed."""
-        self.actions[action.receipt.action_id] = attrs.evolve(action, due_at=until)
-        self._timer(to_us(until), action.receipt.action_id)
+        key = action.receipt.action_id
+        known = self.actions.get(key)
+        if known is not None and known.step == action.step:  # else another worker has moved it on
+            self.actions[key] = attrs.evolve(known, due_at=until)
+            self._timer(to_us(until), key)
 
     def fired(self, now: datetime) -> Iterator[Action]:
         """Yield the open actions whose time has come, each once; those that could be sent are queued as well."""

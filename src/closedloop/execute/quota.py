@@ -69,6 +69,8 @@ class QuotaGate:
     Args:
         headroom: Share of each limit that is used, in (0, 1]; the rest is left for other users of the account and for the time
             that a request travels.
+        workers: How many workers share the quotas at most. A request is counted when it is charged and arrives a little later, so
+            each other worker may have one action on its way that the server counts in a later window: room is left for them.
         history: Called with a window's length in microseconds when that length is first met; returns past charges of it as
             (microseconds, scope, units), oldest first.
 
@@ -78,10 +80,16 @@ class QuotaGate:
     [0, 60000001, 60000001]
     """
 
-    def __init__(self, *, headroom: float = 0.9, history: Callable[[int], Iterable[tuple[int, str, float]]] | None = None) -> None:
+    def __init__(
+        self, *, headroom: float = 0.9, workers: int = 1, history: Callable[[int], Iterable[tuple[int, str, float]]] | None = None
+    ) -> None:
         if not 0.0 < headroom <= 1.0:
             raise ConfigurationError("a share lies in (0, 1]", "headroom", headroom)
+        if workers < 1:
+            raise ConfigurationError("there is at least one worker", "workers", workers)
         self.headroom = headroom
+        self._under_way = workers if workers > 1 else 0
+        self._largest: dict[str, float] = {}
         self._history = history
         self._horizon_us = 0
         self._past: dict[str, list[tuple[int, float]]] = {}
@@ -141,7 +149,11 @@ class QuotaGate:
             if need > units + _TINY:
                 problem = f"one action needs {need:g} units of a quota of {units:g} (change, look before, confirmation)"
                 raise ConfigurationError(problem, "quota", scope, "ask the platform for more, or drop the quota")
-            most = max(units * self.headroom, need)  # a small quota is not made smaller than one action
+            most = units * self.headroom
+            if self._under_way:
+                largest = self._largest[scope] = max(self._largest.get(scope, 0.0), need)
+                most = min(most, units - self._under_way * largest)
+            most = max(most, need)  # a small quota is not made smaller than one action
             held = self._reserved.get(scope, 0.0)
             held = max(0.0, held - cost) if own else held
             excess = window.used + held + need - most
@@ -161,6 +173,12 @@ class QuotaGate:
                 if (scope, cost) not in charged:
                     charged.append((scope, cost))
         return charged
+
+    def absorb(self, charges: Iterable[tuple[int, str, float]]) -> None:
+        """Count what other workers used, as (microseconds, scope, units)."""
+        for at_us, scope, units in charges:
+            for window in self._by_scope.get(scope, ()):
+                window.add(at_us, units)
 
     def reserve(self, costs: Costs, sign: int = 1) -> None:
         """Set units aside for a confirmation to come, or give them back with ``sign=-1``."""
