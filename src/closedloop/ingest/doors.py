@@ -16,7 +16,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from closedloop.errors import InputError
+from closedloop.errors import InputError, MissingExtraError
 
 Int64 = npt.NDArray[np.int64]
 Originals = Callable[[Int64], list[dict[str, Any]]]
@@ -101,7 +101,8 @@ def _arrow_frame(table: Any) -> Any:
     return table.to_pandas(types_mapper=pd.ArrowDtype)
 
 
-def _dict_chunks(rows: Iterable[Any], rows_at_once: int) -> Iterator[Chunk]:
+def dict_chunks(rows: Iterable[Any], rows_at_once: int) -> Iterator[Chunk]:
+    """Yield dictionaries as chunks of object columns; what is no dictionary is a broken row."""
     import pandas as pd
 
     iterator, start = iter(rows), 0
@@ -128,41 +129,60 @@ def _take_dicts(part: list[Any], broken: Mapping[int, tuple[str, str]], at: Int6
     return lambda places: [chosen[p] for p in places.tolist()]
 
 
-def chunks(rows: Any, *, encoding: str = "utf-8", separator: str | None = None, rows_at_once: int = CHUNK_ROWS) -> Iterator[Chunk]:
+def chunks(
+    rows: Any, *, encoding: str = "utf-8", separator: str | None = None, rows_at_once: int = CHUNK_ROWS, split: bool = False
+) -> Iterator[Chunk]:
     """Yield a table of any known kind as chunks.
 
     Args:
-        rows: A pandas, polars or pyarrow table, an iterable of dictionaries, a dictionary of columns, the path of a CSV,
-            Parquet or NDJSON file (also gzipped), or a sequence of paths.
+        rows: A pandas or polars frame (lazy too), a pyarrow table, dataset or record-batch reader, a DuckDB relation, anything else that
+            streams Arrow, an iterable of dictionaries, a dictionary of columns, the path of a CSV, Parquet or NDJSON file (gzip or zstd
+            too; ``*`` and ``?`` stand for several files), or a sequence of paths.
         encoding: Of text files.
         separator: Of CSV files; found from the header when None.
         rows_at_once: Rows per chunk where the door streams.
+        split: Walk through tables in memory in chunks too.
 
     Raises:
         InputError: The table is of no known kind, or a file cannot be read.
     """
     from closedloop.ingest import files
 
-    if isinstance(rows, str | Path):
-        yield from files.file_chunks(Path(rows), encoding=encoding, separator=separator, rows_at_once=rows_at_once)
+    several = isinstance(rows, Sequence) and len(rows) > 0 and all(isinstance(r, str | Path) for r in rows)
+    if isinstance(rows, str | Path) or several:
+        for given in [rows] if isinstance(rows, str | Path) else rows:
+            for path in files.matching(Path(given)):
+                yield from files.file_chunks(path, encoding=encoding, separator=separator, rows_at_once=rows_at_once)
         return
-    if isinstance(rows, Sequence) and len(rows) and all(isinstance(r, str | Path) for r in rows):
-        for path in rows:
-            yield from files.file_chunks(Path(path), encoding=encoding, separator=separator, rows_at_once=rows_at_once)
-        return
-    family = type(rows).__module__.partition(".")[0]
-    if family == "pandas" and hasattr(rows, "columns"):
-        yield frame_chunk(rows)
-    elif family == "polars" and type(rows).__name__ in ("DataFrame", "LazyFrame"):
-        yield frame_chunk(_polars_frame(rows.collect() if type(rows).__name__ == "LazyFrame" else rows))
-    elif family == "pyarrow" and hasattr(rows, "to_pandas") and hasattr(rows, "column_names"):
-        yield frame_chunk(_arrow_frame(rows))
-    elif family == "pyarrow" and hasattr(rows, "schema") and hasattr(rows, "read_next_batch"):
-        yield from _arrow_batches(rows)
+    family, name = type(rows).__module__.partition(".")[0], type(rows).__name__
+    if family == "pandas" and name == "DataFrame":
+        yield from _slices(rows, rows_at_once if split else len(rows))
+    elif family == "polars" and name == "LazyFrame":
+        if split and hasattr(rows, "collect_batches"):
+            yield from arrow_chunks(_polars_batches(rows, rows_at_once), rows_at_once)
+        else:
+            yield frame_chunk(_polars_frame(rows.collect()))
+    elif family == "polars" and name == "DataFrame":
+        if split:
+            yield from _numbered(frame_chunk(_polars_frame(part)) for part in rows.iter_slices(rows_at_once))
+        else:
+            yield frame_chunk(_polars_frame(rows))
+    elif family == "pyarrow" and name in ("Table", "RecordBatch"):
+        yield from (
+            arrow_chunks(rows.to_batches(max_chunksize=rows_at_once) if name == "Table" else [rows], rows_at_once)
+            if split
+            else [frame_chunk(_arrow_frame(rows))]
+        )
+    elif family == "pyarrow" and hasattr(rows, "to_batches"):  # a dataset or a scanner
+        yield from arrow_chunks(rows.to_batches(), rows_at_once)
+    elif family == "pyarrow" and hasattr(rows, "read_next_batch"):
+        yield from arrow_chunks(rows, rows_at_once)
+    elif hasattr(rows, "__arrow_c_stream__"):  # a DuckDB relation, and whatever else speaks Arrow's stream interface
+        yield from arrow_chunks(_reader(rows), rows_at_once)
     elif isinstance(rows, Mapping):
         yield frame_chunk(_columns_frame(rows))
     elif isinstance(rows, Iterable) and not isinstance(rows, bytes | bytearray):
-        yield from _dict_chunks(rows, rows_at_once)
+        yield from dict_chunks(rows, rows_at_once)
     else:
         raise InputError(
             "no known kind of table",
@@ -173,7 +193,48 @@ def chunks(rows: Any, *, encoding: str = "utf-8", separator: str | None = None, 
         )
 
 
-def _arrow_batches(batches: Iterable[Any], *, start: int = 0, stem: str = "") -> Iterator[Chunk]:
-    for batch in batches:
-        yield frame_chunk(_arrow_frame(batch), start=start, stem=stem)
-        start += batch.num_rows
+def _slices(frame: Any, size: int) -> Iterator[Chunk]:
+    if size >= len(frame):
+        yield frame_chunk(frame)
+        return
+    for start in range(0, len(frame), size):
+        yield frame_chunk(frame.iloc[start : start + size], start=start)
+
+
+def _numbered(parts: Iterable[Chunk]) -> Iterator[Chunk]:
+    start = 0
+    for part in parts:
+        yield attrs.evolve(part, start=start)
+        start += part.n
+
+
+def _polars_batches(lazy: Any, size: int) -> Iterator[Any]:
+    for part in lazy.collect_batches(chunk_size=size, maintain_order=True):
+        yield from part.to_arrow().to_batches()
+
+
+def _reader(rows: Any) -> Any:
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise MissingExtraError("pyarrow is not installed", "rows", type(rows).__name__, "pip install 'closedloop[arrow]'") from error
+    return pa.RecordBatchReader.from_stream(rows)
+
+
+def arrow_chunks(batches: Iterable[Any], size: int, *, stem: str = "") -> Iterator[Chunk]:
+    """Record batches as chunks of about ``size`` rows: many small ones are put together, so that a chunk is worth its overhead."""
+    import pyarrow as pa
+
+    start, waiting, held = 0, [], 0
+    for batch in (piece for whole in batches for piece in _pieces(whole, size)):
+        waiting.append(batch)
+        held += batch.num_rows
+        if held >= size:
+            yield frame_chunk(_arrow_frame(pa.Table.from_batches(waiting)), start=start, stem=stem)
+            start, waiting, held = start + held, [], 0
+    if waiting:
+        yield frame_chunk(_arrow_frame(pa.Table.from_batches(waiting)), start=start, stem=stem)
+
+
+def _pieces(batch: Any, size: int) -> Iterator[Any]:
+    return (batch.slice(at, size) for at in range(0, batch.num_rows, size)) if batch.num_rows > size else iter([batch])

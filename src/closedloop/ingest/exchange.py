@@ -82,6 +82,7 @@ def converted(events: TypedEvents, currency: str | None, rates: Mapping[str, Rat
     found = []
     if len(rows):
         mend = f"give a rate: rates={{'USD': 0.9}} (units of {currency} for one of theirs)"
+        reason = f"is not {currency}, and has no rate that day"
         found = [Failure(field="currency", check="one_currency", reason=reason, mend=mend, rows=rows)]
     if rates:
         factor = np.where(np.isnan(factor), 1.0, factor)

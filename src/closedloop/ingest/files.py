@@ -6,23 +6,23 @@ says stays text until a column is read as what its field is.
 
 from __future__ import annotations
 
+import glob
 import gzip
 import io
-import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
+import attrs
 
-from closedloop.errors import InputError, MissingExtraError
-from closedloop.ingest.doors import Chunk, _arrow_batches, frame_chunk
+from closedloop.errors import ConfigurationError, InputError, MissingExtraError
+from closedloop.ingest.doors import Chunk, arrow_chunks, dict_chunks, frame_chunk
+from closedloop.ingest.lines import Broken, json_rows, separated_rows
 
 _SUFFIXES = (".csv", ".tsv", ".txt", ".ndjson", ".jsonl", ".json", ".parquet", ".pq")
 _PACKED = (".gz", ".zst")
-_EXTRA = "\0beyond the header"
 
 
 def stem_of(path: Path) -> str:
@@ -96,79 +96,53 @@ def _separator(header: str) -> str:
 def _csv(path: Path, encoding: str, separator: str | None, rows_at_once: int) -> Iterator[Chunk]:
     import csv
 
-    import pandas as pd
-
+    if separator is not None and len(separator) != 1:
+        raise ConfigurationError("a separator is one character", "separator", separator)
     with _opened(path) as stream, _text(stream, encoding) as text:
         header = text.readline(1_000_000)
         if not header.strip():
             raise InputError("the file has no header line", "rows", str(path), "the first line names the columns")
         sep = separator or _separator(header)
-        names = [name.strip() for name in next(csv.reader([header], delimiter=sep))]
+        try:
+            names = [name.strip() for name in next(csv.reader([header.rstrip("\r\n")], delimiter=sep))]
+        except csv.Error as error:
+            raise InputError("the header line is none", "rows", str(path), f"mend it: {error}") from error
         if len(set(names)) != len(names):
             twice = next(n for n in names if names.count(n) > 1)
             raise InputError("two columns have the same name", twice, None, "rename one of them in the header")
+        rows, start = separated_rows(text, sep, len(names)), 0
+        while part := list(islice(rows, rows_at_once)):
+            yield _cell_chunk(part, names, start, stem_of(path))
+            start += len(part)
+        if not start:
+            yield _cell_chunk([], names, 0, stem_of(path))
+
+
+def _cell_chunk(part: list[list[str] | Broken], names: list[str], start: int, stem: str) -> Chunk:
+    import pandas as pd
+
+    broken = {i: (str(row), row.reason) for i, row in enumerate(part) if isinstance(row, Broken)}
+    nothing = [""] * len(names)
+    columns = zip(*(nothing if isinstance(row, Broken) else row for row in part), strict=True) if part else ([] for _ in names)
+
+    def series(cells: Sequence[str]) -> Any:
         try:
-            # One column beyond the header catches lines with a field too many; every cell stays the text that was written.
-            reader = pd.read_csv(
-                text,
-                sep=sep,
-                header=None,
-                names=[*names, _EXTRA],
-                dtype=str,
-                keep_default_na=False,
-                na_filter=True,
-                na_values=[],
-                index_col=False,
-                chunksize=rows_at_once,
-                skip_blank_lines=True,
-            )
-            start = 0
-            for frame in reader:
-                yield _checked(frame, names, start, stem_of(path))
-                start += len(frame)
-        except pd.errors.EmptyDataError:
-            empty = pd.DataFrame({n: pd.Series([], dtype=str) for n in names})
-            yield frame_chunk(empty, stem=stem_of(path))
-        except pd.errors.ParserError as error:
-            if isinstance(error.__cause__, UnicodeDecodeError):
-                raise error.__cause__ from None
-            raise InputError("the file is no table", "rows", str(path), f"mend the line: {error}") from error
+            return pd.Series(list(cells), dtype="str")
+        except UnicodeEncodeError:  # lone surrogates, which some encodings let through: the schema will say so
+            return pd.Series(list(cells), dtype=object)
 
-
-def _checked(frame: Any, names: list[str], start: int, stem: str) -> Chunk:
-    frame = frame.reset_index(drop=True)
-    broken: dict[int, tuple[str, str]] = {}
-    for i in np.flatnonzero((frame[_EXTRA].fillna("") != "").to_numpy(dtype=bool)):
-        cells = [c for c in frame.iloc[i].tolist() if isinstance(c, str)]
-        broken[int(i)] = (",".join(cells)[:1000], f"has more fields than the header's {len(names)}")
-    return frame_chunk(frame[names], start=start, stem=stem, broken=broken)
+    frame = pd.DataFrame({name: series(cells) for name, cells in zip(names, columns, strict=True)})
+    return frame_chunk(frame, start=start, stem=stem, broken=broken)
 
 
 def _ndjson(path: Path, encoding: str, rows_at_once: int) -> Iterator[Chunk]:
-    from closedloop.ingest.doors import _dict_chunks
-
-    class Line(str):
-        """A line that is no JSON object."""
-
-        def __repr__(self) -> str:
-            return str(self)
-
-    def rows() -> Iterator[Any]:
-        with _opened(path) as stream, _text(stream, encoding) as text:
-            for line in text:
-                if not line.strip():
-                    continue
-                try:
-                    yield json.loads(line)
-                except (ValueError, RecursionError):
-                    yield Line(line.strip()[:1000])
-
-    lines, start = rows(), 0
-    while part := list(islice(lines, rows_at_once)):
-        for chunk in _dict_chunks(part, rows_at_once):
-            broken = {i: (text, "is no JSON object" if "Line" in why else why) for i, (text, why) in chunk.broken.items()}
-            yield Chunk(columns=chunk.columns, n=chunk.n, start=start, stem=stem_of(path), take=chunk.take, broken=broken)
-        start += len(part)
+    with _opened(path) as stream, _text(stream, encoding) as text:
+        rows, start = json_rows(text), 0
+        while part := list(islice(rows, rows_at_once)):
+            for chunk in dict_chunks(part, rows_at_once):
+                broken = {i: (str(part[i]), part[i].reason) for i in chunk.broken}
+                yield attrs.evolve(chunk, start=start, stem=stem_of(path), broken=broken)
+            start += len(part)
     if start == 0:
         raise InputError("the file holds no line", "rows", str(path), "one JSON object per line")
 
@@ -181,8 +155,29 @@ def _parquet(path: Path, rows_at_once: int) -> Iterator[Chunk]:
         raise MissingExtraError("pyarrow is not installed", "rows", path.name, "pip install 'closedloop[arrow]'") from error
     try:
         with pq.ParquetFile(path) as file:
-            yield from _arrow_batches(file.iter_batches(batch_size=rows_at_once), stem=stem_of(path))
-            if file.metadata.num_rows == 0:
-                yield frame_chunk(file.read().to_pandas(types_mapper=__import__("pandas").ArrowDtype), stem=stem_of(path))
+            # Batches end where row groups end: these are put together or cut, whatever size the writer chose.
+            batches = file.iter_batches(batch_size=min(rows_at_once, 65_536)) if file.metadata.num_rows else [_no_rows(file)]
+            yield from arrow_chunks(batches, rows_at_once, stem=stem_of(path))
     except pa.ArrowException as error:
         raise InputError("the file is no Parquet", "rows", str(path), f"it seems damaged: {error}") from error
+
+
+def _no_rows(file: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.RecordBatch.from_pylist([], schema=file.schema_arrow)
+
+
+def matching(path: Path) -> list[Path]:
+    """Return the files a path with ``*``, ``?`` or ``[`` stands for, sorted; the path itself where there is none of these.
+
+    Raises:
+        InputError: Nothing matches.
+    """
+    text = str(path)
+    if path.exists() or not any(c in text for c in "*?["):
+        return [path]
+    found = sorted(Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file())
+    if not found:
+        raise InputError("no file matches", "rows", text, "check the pattern")
+    return found

@@ -6,7 +6,7 @@ once, given one version per id, and told apart by their tags; row objects are ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import tzinfo
 from typing import Any
 
@@ -105,7 +105,8 @@ class TableIngestor:
         """Return the accepted events, the quarantined rows and the state of the tags.
 
         Args:
-            rows: A pandas, polars or pyarrow table, an iterable of dictionaries, or the path (or paths) of CSV, Parquet or NDJSON files.
+            rows: A pandas or polars frame (lazy too), a pyarrow table, dataset or record-batch reader, a DuckDB relation, an iterable of
+                dictionaries, or the path (or paths, or pattern) of CSV, Parquet or NDJSON files, gzip or zstd too.
 
         Raises:
             InputError: The table cannot be read at all; `MissingColumnError` when a needed column is not there. Single bad rows
@@ -120,6 +121,29 @@ class TableIngestor:
         if not n_rows:
             return Ingested(batch=EventBatch.empty(), quarantine=Quarantine(), tags=TagReport(), n_rows=0, n_accepted=0, n_duplicates=0)
         return self._joined(parts, n_rows)
+
+    def stream(self, rows: Any, *, rows_at_once: int = CHUNK_ROWS) -> Iterator[Ingested]:
+        """Yield results batch by batch, in memory that does not grow with the table; each goes to attribution, and is then done with.
+
+        Duplicates are resolved inside each batch; across batches the attribution's state knows the ids (or `closedloop.ingest.settle`).
+        Ids are not made from content here: to tell equal rows of different batches apart would need all of them.
+
+        Args:
+            rows: As for `ingest`.
+            rows_at_once: Rows of a batch, about.
+
+        Raises:
+            InputError: As for `ingest`, and when the rows bring no event ids.
+        """
+        start = 0
+        separator = self.separator or (self.preset.separator if self.preset else None)
+        for chunk in chunks(rows, encoding=self.encoding, separator=separator, rows_at_once=rows_at_once, split=True):
+            part = self._read(chunk, start)
+            if part.typed.event_id is None and chunk.n:
+                raise InputError("a stream needs event ids", "event_id", None, "map a column that tells events apart, or use ingest()")
+            if chunk.n:
+                yield self._joined([part], chunk.n, start)
+            start += chunk.n
 
     def _events(self, chunk: Chunk) -> Events:
         if self.preset is not None:
@@ -179,17 +203,18 @@ class TableIngestor:
         good = np.flatnonzero(state[row] < 2)
         return Part(typed=typed, good=good, row=row[good] + start, lacking=lacking, aside=aside, state=state)
 
-    def _joined(self, parts: list[Part], n_rows: int) -> Ingested:
+    def _joined(self, parts: list[Part], n_rows: int, first: int = 0) -> Ingested:
         joined = Joined.of(parts)
+        row = joined.row - first
         currency = self._currency(joined)
         keep = joined.newest()
         state = np.concatenate([p.state for p in parts])
         # A row whose every event has a newer version is a duplicate; an untagged one is then not set aside either.
         kept_row = np.zeros(n_rows, dtype=bool)
-        kept_row[joined.row[keep]] = True
-        kept_row[state == 0] |= ~_speaking(joined.row, n_rows)[state == 0]
-        segments = [p.aside.take(kept_row[p.aside.position] | (state[p.aside.position] == 2)) for p in parts]
-        at, tagged = joined.at[keep], state[joined.row[keep]] == 0
+        kept_row[row[keep]] = True
+        kept_row[state == 0] |= ~_speaking(row, n_rows)[state == 0]
+        segments = [p.aside.take(kept_row[p.aside.position - first] | (state[p.aside.position - first] == 2)) for p in parts]
+        at, tagged = joined.at[keep], state[row[keep]] == 0
         aside = at[~tagged]
         batch = joined.batch(at[tagged], currency)
         return Ingested(

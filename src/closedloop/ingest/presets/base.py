@@ -48,7 +48,7 @@ class Draft:
     """
 
     rows: Int64
-    fields: Mapping[str, Any]
+    fields: dict[str, Any]
 
 
 @attrs.frozen(kw_only=True, eq=False)

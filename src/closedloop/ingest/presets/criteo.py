@@ -37,6 +37,8 @@ def _moments(column: Any) -> Any:
 
 
 def _events(chunk: Chunk) -> Events:
+    import pandas as pd
+
     columns = chunk.columns
     seen = {"occurred_at": _moments(columns["timestamp"]), "user_id": columns["uid"], "platform": "criteo", "campaign": columns["campaign"]}
     click, click_fault = read_numbers(columns["click"])
@@ -58,6 +60,10 @@ def _events(chunk: Chunk) -> Events:
             "event_id": joined_ids("criteo:conversion", columns["conversion_id"]),
         },
     )
+    if chunk.stem:  # equal lines of the file are told apart by their number
+        number = pd.Series(np.arange(chunk.n) + chunk.start).astype(str)
+        impression.fields["event_id"] = chunk.stem + ":" + number
+        clicked.fields["event_id"] = chunk.stem + ":" + number + ":click"
     source = {name: name for name in ("campaign", "cost")} | {"occurred_at": "timestamp", "user_id": "uid", "kind": "click"}
     return assembled([impression, clicked, converted], source)
 

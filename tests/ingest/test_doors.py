@@ -1,0 +1,172 @@
+"""Doors: every kind of table gives the same events, whole or in batches; patterns, compression, ragged and hostile files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from closedloop.errors import InputError
+from closedloop.ingest import TableIngestor, settle
+from closedloop.records.batch import EventBatch
+from closedloop.records.tags import TagSchema
+
+INGESTOR = TableIngestor(TagSchema(arm=("platform",)))
+N = 1000
+
+
+def frame() -> pd.DataFrame:
+    """A thousand clicks, a tenth of them bad."""
+    i = np.arange(N)
+    return pd.DataFrame(
+        {
+            "event_id": [f"e{k:04d}" for k in i],
+            "kind": np.where(i % 10 == 3, "hover", "click"),
+            "occurred_at": pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(i, unit="min"),
+            "platform": [f"p{k % 4}" for k in i],
+            "user_id": [f"u{k % 50}" for k in i],
+            "cost": i / 100,
+            "currency": "EUR",
+        }
+    )
+
+
+def same(a: EventBatch, b: EventBatch) -> bool:
+    left, right = a.to_frame(), b.to_frame()
+    return left.equals(right)
+
+
+def doors(tmp_path: Path) -> dict[str, Any]:
+    """The same table by every door."""
+    pa, pl, duckdb = pytest.importorskip("pyarrow"), pytest.importorskip("polars"), pytest.importorskip("duckdb")
+    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame(), preserve_index=False)
+    pq.write_table(table, tmp_path / "whole.parquet", row_group_size=77)
+    for k in range(3):
+        pq.write_table(table.slice(k * 400, 400), tmp_path / f"part-{k}.parquet")
+    text = frame().assign(occurred_at=lambda f: f["occurred_at"].astype(str))
+    text.to_csv(tmp_path / "t.csv.gz", index=False)
+    with pa.output_stream(str(tmp_path / "t.csv.zst"), compression="zstd") as file:
+        file.write(text.to_csv(index=False).encode())
+    text.to_json(tmp_path / "t.ndjson", orient="records", lines=True)
+    return {
+        "pandas": frame(),
+        "polars": pl.from_arrow(table),
+        "lazy": pl.from_arrow(table).lazy(),
+        "scan": pl.scan_parquet(tmp_path / "whole.parquet"),
+        "arrow": table,
+        "reader": table.to_reader(max_chunksize=33),
+        "dataset": ds.dataset(str(tmp_path / "whole.parquet")),
+        "duckdb": duckdb.from_arrow(table),
+        "sql": duckdb.sql(f"select * from '{tmp_path}/whole.parquet' order by event_id"),
+        "glob": str(tmp_path / "part-*.parquet"),
+        "gzip": tmp_path / "t.csv.gz",
+        "zstd": tmp_path / "t.csv.zst",
+        "ndjson": tmp_path / "t.ndjson",
+        "rows": frame().to_dict("records"),
+        "columns": {name: frame()[name].to_numpy() for name in frame().columns},
+    }
+
+
+NAMES = [
+    "pandas",
+    "polars",
+    "lazy",
+    "scan",
+    "arrow",
+    "reader",
+    "dataset",
+    "duckdb",
+    "sql",
+    "glob",
+    "gzip",
+    "zstd",
+    "ndjson",
+    "rows",
+    "columns",
+]
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "columns"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_every_door_gives_the_same_events(name: str, streamed: bool, tmp_path: Path) -> None:
+    """Whole or in batches, by any door: the same batch, the same rows set aside at the same positions."""
+    rows = doors(tmp_path)[name]
+    want = INGESTOR.ingest(frame())
+    if streamed:
+        parts = list(INGESTOR.stream(rows, rows_at_once=130))
+        assert len(parts) > 2 or name == "columns"
+        assert sum(p.n_rows for p in parts) == N
+        positions = [r.position for p in parts for r in p.quarantine.rows]
+        assert same(settle([p.batch for p in parts]), settle([want.batch]))
+    else:
+        done = INGESTOR.ingest(rows)
+        assert done.n_rows == N
+        positions = [r.position for r in done.quarantine.rows]
+        assert same(done.batch, want.batch)
+    assert positions == list(range(3, N, 10))
+
+
+def test_a_stream_needs_ids(tmp_path: Path) -> None:
+    """Without ids equal rows of two batches could not be told apart: an error with its mend."""
+    with pytest.raises(InputError, match="needs event ids"):
+        list(INGESTOR.stream(frame().drop(columns="event_id")))
+
+
+def test_patterns_that_match_nothing(tmp_path: Path) -> None:
+    """A pattern without files is an error, a file whose name looks like a pattern is a file."""
+    with pytest.raises(InputError, match="no file matches"):
+        INGESTOR.ingest(str(tmp_path / "*.csv"))
+    odd = tmp_path / "report[1].csv"
+    frame().assign(occurred_at=lambda f: f["occurred_at"].astype(str)).to_csv(odd, index=False)
+    assert INGESTOR.ingest(odd).n_rows == N
+
+
+HEAD = "event_id,kind,occurred_at,platform\n"
+GOOD = "{},click,2026-01-31T12:00:00Z,x\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("2,click,2026-01-31T12:00:00Z,x,one,two,three\n", "7 fields"),
+        ("2,click,2026-01-31T12:00:00Z,x,one\n", "5 fields"),
+        ("2,click\n", "2 fields"),
+        ('2,click,2026-01-31T12:00:00Z,"x\n', "quote"),
+    ],
+)
+def test_ragged_lines_do_not_take_the_others_along(line: str, reason: str, tmp_path: Path) -> None:
+    """Fields too many, too few, or a quote that never ends: that line is set aside, the others are read."""
+    path = tmp_path / "t.csv"
+    path.write_text(HEAD + GOOD.format(1) + line + ("" if reason == "quote" else GOOD.format(3)))
+    done = INGESTOR.ingest(path)
+    assert done.batch.event_id.tolist() == (["1"] if reason == "quote" else ["1", "3"])
+    assert len(done.quarantine) == 1
+    assert reason in done.quarantine.rows[0].reason
+    assert done.quarantine.rows[0].row["line"].startswith("2,click")
+
+
+def test_quoted_fields(tmp_path: Path) -> None:
+    """Separators, line ends and quotes inside quotes belong to the field."""
+    path = tmp_path / "t.csv"
+    path.write_bytes((HEAD + '1,click,2026-01-31T12:00:00Z,"a,b\r\nc ""d"""\r\n' + GOOD.format(2)).encode())
+    assert INGESTOR.ingest(path).batch.tags["platform"].decode().tolist() == ['a,b\r\nc "d"', "x"]
+
+
+def test_ten_million_characters(tmp_path: Path) -> None:
+    """A field of ten million characters is one bad row, in CSV and NDJSON."""
+    long = "x" * 10_000_000
+    csv, nd = tmp_path / "t.csv", tmp_path / "t.ndjson"
+    csv.write_text(HEAD + f"1,click,2026-01-31T12:00:00Z,{long}\n" + GOOD.format(2))
+    row = {"event_id": "1", "kind": "click", "occurred_at": "2026-01-31T12:00:00Z"}
+    nd.write_text("\n".join(json.dumps(r) for r in ({**row, "platform": long}, {**row, "event_id": "2", "platform": "x"})))
+    for path in (csv, nd):
+        done = INGESTOR.ingest(path)
+        assert (done.n_accepted, len(done.quarantine)) == (1, 1)
+        assert len(repr(done.quarantine)) < 2000
