@@ -168,6 +168,13 @@ def test_the_site_builds_strictly_and_needs_no_network(tmp_path: Path) -> None:
         assert not sheets, page
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_file_of_the_repository_named_exists(page: Path) -> None:
+    """Benchmarks, tests and sources that a page points to are there."""
+    for path in re.findall(r"\b((?:benchmarks|tests|src)/[\w./-]+)", page.read_text(encoding="utf-8")):
+        assert (DOCS.parent / path.rstrip(".")).exists(), path
+
+
 def test_every_page_is_in_the_navigation() -> None:
     """No page is lost."""
     navigation = (DOCS / "mkdocs.yml").read_text(encoding="utf-8")
