@@ -20,13 +20,29 @@ EXCUSED = {name: "in memory" for name in STORE}
 """
 
 
+MARKING = """
+import pytest
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "keeps_states" in item.name:
+            item.add_marker(pytest.mark.xfail)
+"""
+
+
 def run(tmp_path, body: str, *options: str) -> tuple[int, str]:
     """Run an author's test module in a pytest of its own."""
     module = tmp_path / "test_mine.py"
     module.write_text(HEAD + textwrap.dedent(body))
+    (tmp_path / "conftest_marking.py").write_text(MARKING)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(module), *options]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "COLUMNS": "200"}, timeout=120, check=False
+        command,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "200", "PYTHONPATH": str(tmp_path)},
+        timeout=120,
+        check=False,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -46,17 +62,26 @@ def test_a_sound_ledger(tmp_path):
     assert "11 passed, 5 skipped" in told
 
 
+def test_spread_over_processes(tmp_path):
+    """The classes may be spread by pytest-xdist, test by test."""
+    pytest.importorskip("xdist")
+    code, told = run(tmp_path, GOOD, "-n", "2")
+    assert code == 0, told
+    assert "11 passed, 5 skipped" in told
+
+
 @pytest.mark.parametrize(
     ("body", "options", "words"),
     [
         ("class TestMine(LedgerConformance):\n    pass\n", (), "override the fixture `subject`"),
         (GOOD.replace("excused=EXCUSED", ""), (), "reopen missing; offer it, or excuse the check with a reason"),
-        (GOOD.replace("return", "pytest.skip('not today')\n        return"), (), "0 of 15 checks ran here"),
-        (GOOD, ("--deselect", "test_mine.py::TestMine::test_check[keeps_states]"), "14 of 15 checks ran here, these did not: keeps_states"),
+        (GOOD.replace("return", "pytest.skip('not today')\n        return"), (), "the fixture skipped (not today)"),
+        (GOOD, ("--deselect", "test_mine.py::TestMine::test_check[keeps_states]"), "14 of 15 checks run here, these do not: keeps_states"),
+        (GOOD, ("-p", "conftest_marking"), "14 of 15 checks run here, these do not: keeps_states"),
         (GOOD + "\n    def test_check(self):\n        pass\n", (), "overrides test_check"),
         (GOOD.replace("excused=EXCUSED", "excused={**EXCUSED, 'keeps_stats': '?'}"), (), "there is no such check to excuse"),
     ],
-    ids=["no-subject", "no-excuse", "skipping-fixture", "deselected", "overridden", "misspelt"],
+    ids=["no-subject", "no-excuse", "skipping-fixture", "deselected", "marked", "overridden", "misspelt"],
 )
 def test_what_loses_a_check_is_noticed(tmp_path, body, options, words):
     """Each way to lose a check ends with a failure that says what to do."""

@@ -292,8 +292,9 @@ class GoogleAdsPlatform:
             rows = self._search(query.format(ids=", ".join(map(str, sorted(asked)))), now, timeout)
             for row in rows:
                 self._currency = row.customer.currency_code
-                key_found = row.campaign_budget.id if prefix else row.campaign.id
-                found[asked[key_found]] = self._seen(row, bool(prefix), asked[key_found])
+                target_found = asked.get(row.campaign_budget.id if prefix else row.campaign.id)
+                if target_found is not None:
+                    found[target_found] = self._seen(row, bool(prefix), target_found)
             for target in asked.values():
                 words = f"{target} does not exist in account {self.customer}"
                 found.setdefault(target, Refusal(status="rejected", code="RESOURCE_NOT_FOUND", message=words))

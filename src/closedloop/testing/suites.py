@@ -1,8 +1,8 @@
 """The checks as pytest classes: subclass one, override one fixture.
 
 Law of this file: pytest is imported here and nowhere else in the library. Every check is one test; a last test counts them, so that a
-check lost by deselection, by a skip of the fixture or by an overridden method is noticed. To skip all of it, where an SDK is not
-installed say, mark the class.
+check lost by deselection, a mark or an overridden method is noticed, and a fixture that skips fails. Nothing rests on the order of
+tests or on one process, so that they may be shuffled and spread. To skip all of it, where an SDK is not installed say, mark the class.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from closedloop.testing.certificate import Check, CheckFailedError, known_excuses
+from closedloop.testing.certificate import Check, known_excuses
 from closedloop.testing.ledger_checks import LEDGER_CHECKS
 from closedloop.testing.platform_checks import PLATFORM_CHECKS
 
 
 class _Conformance:
     checks: ClassVar[Sequence[Check]] = ()
-    _accounted: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls) -> None:
-        cls._accounted = {}
         for name in ("test_check", "test_every_check_is_accounted_for"):
             if name in vars(cls) and cls.__module__ != __name__:
                 raise TypeError(f"{cls.__name__} overrides {name}: excuse a check in the subject, with a reason, instead")
@@ -32,26 +30,33 @@ class _Conformance:
         """Override: return or yield the subject, fresh for each check."""
         pytest.fail("override the fixture `subject` of the conformance suite", pytrace=False)
 
-    def _run(self, each: Check, subject: Any) -> None:
-        known_excuses(subject.excused, self.checks)
+    def _run(self, each: Check, request: Any) -> None:
         try:
-            reason = each.excuse(subject)
-        except CheckFailedError:
-            self._accounted[each.name] = "failed"
-            raise
-        self._accounted[each.name] = "run" if reason is None else "excused"
+            subject = request.getfixturevalue("subject")
+        except pytest.skip.Exception as skipped:
+            pytest.fail(
+                f"the fixture skipped ({skipped}), and with it this check: mark the class instead, or excuse the check", pytrace=False
+            )
+        known_excuses(subject.excused, self.checks)
+        reason = each.excuse(subject)
         if reason is not None:
             pytest.skip(f"excused: {reason}")
         each.run(subject)
 
-    def test_every_check_is_accounted_for(self) -> None:
-        """Every check ran or was excused with a reason: none was lost on the way."""
-        lost = [each.name for each in self.checks if each.name not in self._accounted]
+    def _account(self, request: Any) -> None:
+        there = [item.callspec.params["each"].name for item in request.session.items if item.cls is type(self) and _will_run(item)]
+        lost = [each.name for each in self.checks if each.name not in there]
         total = len(self.checks)
-        assert not lost, (
-            f"{total - len(lost)} of {total} checks ran here, these did not: {', '.join(lost)} (run the whole class in one process)"
-        )
-        assert len(self._accounted) == total
+        assert not lost, f"{total - len(lost)} of {total} checks run here, these do not: {', '.join(lost)} (run the whole class, unmarked)"
+        assert len(there) == total, f"{len(there)} tests for {total} checks"
+
+
+def _will_run(item: Any) -> bool:
+    """Whether a collected test is a check that nothing but the subject can excuse."""
+    if "each" not in getattr(getattr(item, "callspec", None), "params", {}):
+        return False
+    marks = [*item.iter_markers("skip"), *item.iter_markers("xfail"), *(m for m in item.iter_markers("skipif") if m.args[:1] != (False,))]
+    return not marks
 
 
 class PlatformConformance(_Conformance):
@@ -60,13 +65,13 @@ class PlatformConformance(_Conformance):
     checks = PLATFORM_CHECKS
 
     @pytest.mark.parametrize("each", PLATFORM_CHECKS, ids=lambda each: each.name)  # type: ignore[untyped-decorator]
-    def test_check(self, each: Check, subject: Any) -> None:
+    def test_check(self, each: Check, request: Any) -> None:
         """The promise of one check is kept."""
-        self._run(each, subject)
+        self._run(each, request)
 
-    def test_every_check_is_accounted_for(self) -> None:
-        """Every check ran or was excused with a reason."""
-        super().test_every_check_is_accounted_for()
+    def test_every_check_is_accounted_for(self, request: Any) -> None:
+        """Every check runs or is excused with a reason: none is lost on the way."""
+        self._account(request)
 
 
 class LedgerConformance(_Conformance):
@@ -75,10 +80,10 @@ class LedgerConformance(_Conformance):
     checks = LEDGER_CHECKS
 
     @pytest.mark.parametrize("each", LEDGER_CHECKS, ids=lambda each: each.name)  # type: ignore[untyped-decorator]
-    def test_check(self, each: Check, subject: Any) -> None:
+    def test_check(self, each: Check, request: Any) -> None:
         """The promise of one check is kept."""
-        self._run(each, subject)
+        self._run(each, request)
 
-    def test_every_check_is_accounted_for(self) -> None:
-        """Every check ran or was excused with a reason."""
-        super().test_every_check_is_accounted_for()
+    def test_every_check_is_accounted_for(self, request: Any) -> None:
+        """Every check runs or is excused with a reason: none is lost on the way."""
+        self._account(request)
