@@ -1,0 +1,87 @@
+"""The audit on events with known faults: each check finds its fault, with its size, and stays quiet without it."""
+
+import pytest
+
+from closedloop.attribute import LiftResult, PlatformReport, WindowedAttribution, audit
+from closedloop.errors import InputError
+from closedloop.records.tags import TagSchema
+from closedloop.records.window import AttributionWindow
+
+TAGS = TagSchema(arm=("platform", "campaign"))
+WINDOW = AttributionWindow(click="7d", view="1d")
+DAY0 = 19_000
+
+
+@pytest.fixture(scope="module")
+def batch(batch_of):
+    """200 buyers: all clicked on meta/early five days before, every second one on google/late a day before, every fourth saw a view."""
+    rows = []
+    for i in range(200):
+        user, at = f"u{i}", DAY0 + 10 + i / 50
+        rows.append({"id": f"a{i}", "kind": "click", "user": user, "at": at - 5, "platform": "meta", "campaign": "early", "cost": 1.0})
+        if i % 2:
+            rows.append({"id": f"b{i}", "kind": "click", "user": user, "at": at - 1, "platform": "google", "campaign": "late"})
+        if i % 4 == 0:
+            rows.append({"id": f"v{i}", "kind": "impression", "user": user, "at": at - 0.5, "platform": "tiktok", "campaign": "view"})
+        rows.append({"id": f"c{i}", "kind": "conversion", "user": user, "at": at})
+    return batch_of(rows)
+
+
+@pytest.fixture(scope="module")
+def outcomes(batch):
+    return WindowedAttribution(WINDOW, tags=TAGS).attribute(batch)
+
+
+def finding(found, name):
+    return next(f for f in found if f.name == name)
+
+
+def test_a_report_under_another_window_is_re_attributed(outcomes, batch):
+    """Under three days meta's older clicks fall out: half of the conversions, named by arm, with the decision that would follow."""
+    report = PlatformReport(platform="google", conversions=100, window=AttributionWindow(click="3d", view="1d"))
+    f = finding(audit(outcomes, [report], batch=batch, tags=TAGS, repeats=3), "window_mismatch")
+    assert f.measured.estimate == pytest.approx(0.25)
+    assert f.severity == "critical"
+    assert "meta / early would lose" in f.mend
+    same = PlatformReport(platform="google", conversions=100, window=WINDOW)
+    assert not [f for f in audit(outcomes, [same], batch=batch, tags=TAGS, repeats=3) if f.name == "window_mismatch"]
+
+
+def test_platforms_claiming_the_same_conversions(outcomes):
+    """200 happened and 300 are claimed: at least 100 twice, a third of the claims; 150 claims are quiet."""
+    claims = [PlatformReport(platform="meta", conversions=200), PlatformReport(platform="google", conversions=100)]
+    f = finding(audit(outcomes, claims), "claimed_twice")
+    assert f.measured.estimate == pytest.approx(1 / 3)
+    assert f.severity == "critical"
+    assert finding(audit(outcomes, [PlatformReport(platform="meta", conversions=150)]), "claimed_twice").severity == "ok"
+    with pytest.raises(InputError):
+        audit(outcomes, [PlatformReport(platform="meta", conversions=float("nan"))])
+
+
+def test_view_through_inflation(batch):
+    """Without a click window a view takes all its credit; the share of views is measured and its arm named."""
+    by_view = WindowedAttribution(AttributionWindow(click="2d", view="1d"), tags=TAGS).attribute(batch)
+    f = finding(audit(by_view), "view_through")
+    assert f.measured.estimate == pytest.approx(50 / 150)
+    assert "tiktok / view" in f.evidence
+    assert f.severity == "warning"
+
+
+def test_credit_that_was_not_caused(outcomes):
+    """A test that finds a fifth of the credit caused is critical; one that finds all of it is quiet."""
+    low = LiftResult(where={"platform": "meta"}, attributed=500.0, estimate=100.0, standard_error=25.0)
+    fair = LiftResult(where={"platform": "meta"}, attributed=500.0, estimate=500.0, standard_error=50.0)
+    found = [f for f in audit(outcomes, tests=[low, fair]) if f.name == "credit_against_caused"]
+    assert [f.severity for f in found] == ["critical", "ok"]
+    assert found[0].measured.estimate == pytest.approx(0.2, abs=0.02)
+    assert "count about 20" in found[0].mend
+
+
+def test_models_that_disagree_and_touches_that_are_lost(outcomes, batch):
+    """First touch gives all to meta where last gives half to google: half the credit changes hands; lost and split touches are measured."""
+    found = audit(outcomes, batch=batch, tags=TAGS, repeats=5)
+    assert "50.0%" in finding(found, "rank_stability").evidence
+    for name in ("dropped_touchpoints", "fragmented_identities"):
+        f = finding(found, name)
+        assert 0 < f.measured.low <= f.measured.high < 0.2
+        assert "best arm" in f.mend
