@@ -4,13 +4,14 @@ Ingest tagged events, attribute conversions inside one window, rank arms by prob
 change, and learn from what came back. See `ClosedLoop` for the whole, and the rooms for the parts.
 """
 
-from closedloop.attribute import WindowedAttribution
-from closedloop.classify import BayesClassifier
-from closedloop.decide import BudgetDecider
+from closedloop.attribute import PathCounts, PathCredits, WindowedAttribution, attribute_paths, event_paths
+from closedloop.classify import BayesClassifier, LastWindowClassifier, ModelClassifier, SequenceClassifier
+from closedloop.decide import BudgetDecider, Guardrails
 from closedloop.errors import (
     AuthenticationError,
     ClosedLoopError,
     ConfigurationError,
+    ConflictError,
     InfeasibleError,
     InputError,
     InvariantError,
@@ -24,9 +25,9 @@ from closedloop.errors import (
     UnknownPlatformError,
     WindowMismatchError,
 )
-from closedloop.execute import OutboxExecutor
-from closedloop.health import Thresholds, assess
-from closedloop.ingest import TableIngestor
+from closedloop.execute import DelayReport, OutboxExecutor, Reconciliation, delay_report
+from closedloop.health import LiftTest, Thresholds, assess, compare_reports, credit_against_tests, trends
+from closedloop.ingest import EventRecorder, Privacy, TableIngestor, TagRegistry
 from closedloop.interfaces import (
     AppliesChanges,
     AttributionFeedback,
@@ -38,14 +39,15 @@ from closedloop.interfaces import (
     LimitsRequests,
     ReadsState,
     ReportsSpend,
+    WeighsRequests,
 )
-from closedloop.ledger import MemoryLedger, SqliteLedger
-from closedloop.loop import ClosedLoop, CycleReport, Replay, replay
+from closedloop.ledger import MemoryLedger, PostgresLedger, SqliteLedger
+from closedloop.loop import ClosedLoop, CycleReport, HoldoutPlan, Replay, Switchback, VerifiedGain, plan_holdout, replay
 from closedloop.platforms.simulated import SimulatedPlatform
 from closedloop.records.action import AttemptResult, Change, Entry, Receipt, Receipts, Recorded, TargetState
 from closedloop.records.arms import Arm, Arms
 from closedloop.records.batch import EventBatch
-from closedloop.records.decision import Constraints, Decision, Hold, Plan, Target
+from closedloop.records.decision import Constraints, Decision, GroupLimit, Hold, Plan, Target
 from closedloop.records.feedback import Finding, HealthReport
 from closedloop.records.interval import Interval, Intervals
 from closedloop.records.money import Money
@@ -54,7 +56,7 @@ from closedloop.records.quarantine import Ingested, Quarantine, QuarantinedRow, 
 from closedloop.records.signal import Signal, Signals
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow
-from closedloop.simulation import Market
+from closedloop.simulation import Market, Simulator
 
 __version__ = "0.1.0"
 
@@ -73,16 +75,22 @@ __all__ = [
     "ClosedLoop",
     "ClosedLoopError",
     "ConfigurationError",
+    "ConflictError",
     "Constraints",
     "CycleReport",
     "Decider",
     "Decision",
+    "DelayReport",
     "Entry",
     "EventBatch",
+    "EventRecorder",
     "Executor",
     "Finding",
+    "GroupLimit",
+    "Guardrails",
     "HealthReport",
     "Hold",
+    "HoldoutPlan",
     "InfeasibleError",
     "Ingested",
     "Ingestor",
@@ -90,43 +98,64 @@ __all__ = [
     "Interval",
     "Intervals",
     "InvariantError",
+    "LastWindowClassifier",
     "Ledger",
     "LedgerError",
+    "LiftTest",
     "LimitsRequests",
     "Market",
     "MemoryLedger",
     "MissingColumnError",
     "MissingExtraError",
+    "ModelClassifier",
     "Money",
     "NotSentError",
     "OutboxExecutor",
     "OutcomeUnknownError",
     "Outcomes",
+    "PathCounts",
+    "PathCredits",
     "Plan",
     "PlatformError",
+    "PostgresLedger",
+    "Privacy",
     "Quarantine",
     "QuarantinedRow",
     "ReadsState",
     "Receipt",
     "Receipts",
+    "Reconciliation",
     "Recorded",
     "RejectedError",
     "Replay",
     "ReportsSpend",
+    "SequenceClassifier",
     "Signal",
     "Signals",
     "SimulatedPlatform",
+    "Simulator",
     "SqliteLedger",
+    "Switchback",
     "TableIngestor",
+    "TagRegistry",
     "TagReport",
     "TagSchema",
     "Target",
     "TargetState",
     "Thresholds",
     "UnknownPlatformError",
+    "VerifiedGain",
+    "WeighsRequests",
     "WindowMismatchError",
     "WindowedAttribution",
     "__version__",
     "assess",
+    "attribute_paths",
+    "compare_reports",
+    "credit_against_tests",
+    "delay_report",
+    "event_paths",
+    "plan_holdout",
     "replay",
+    "trends",
 ]

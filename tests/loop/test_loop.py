@@ -197,3 +197,24 @@ def test_hook_hears_of_every_room() -> None:
     loop = loop_of(hook=lambda room, seconds, result: heard.append(room) if seconds >= 0 else None)
     run_days(loop, 1)
     assert [h for i, h in enumerate(heard) if h not in heard[:i]] == ["execute", "ingest", "attribute", "classify", "health", "decide"]
+
+
+def test_a_campaign_with_a_critical_finding_is_held_and_the_rest_stays_in_balance() -> None:
+    """A finding about one campaign holds its arm with the finding's words, and the others' moves still add up."""
+    measured = cl.Interval(low=0.1, estimate=0.2, high=0.3, level=0.9, kind="credible")
+    finding = cl.Finding(
+        name="wrong_attribution", severity="critical", scope="sim / poor", measured=measured, threshold=0.5,
+        evidence="its credit is five times what the test allows", mend="run a lift test",
+    )  # fmt: skip
+    loop = loop_of()
+    run_days(loop, 4)
+    before = budgets(loop, 3)
+    report = loop.run_cycle(rows_of(4), now=now_of(4), findings=[finding])
+    held = {h.arm[1]: h for h in report.plan.holds}
+    assert held["poor"].reason == "health"
+    assert "five times" in held["poor"].explanation
+    assert held["poor"].lift == "run a lift test"
+    assert sum(d.after.units - d.before.units for d in report.plan.decisions) == pytest.approx(0.0)
+    loop.tick(now_of(4) + timedelta(hours=1))
+    assert budgets(loop, 4)["poor"] == before["poor"]
+    assert cl.replay(loop).identical

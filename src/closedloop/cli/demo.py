@@ -161,9 +161,7 @@ def _tell(
         currency: [number(before), number(after), str(ratio), number(true_before), number(true_after), number(best)],
     }
     print(text_table(lines, title="Before and after (a comparison over time, not an experiment: nobody was held out)"))
-    print(
-        "The ranking counts conversions that last-touch credit gives; the truth counts those that were caused. Only a lift test tells them apart."
-    )
+    print("The ranking counts conversions credited to the last touch; the truth counts those caused. Only a lift test tells them apart.")
     print()
     minutes = [round(seconds / 60, 1) for seconds in delays.values()]
     states = Counter(r.state for r in receipts)

@@ -19,6 +19,8 @@ from closedloop.records.quarantine import Ingested
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow
 
+_TELLING = 3  # fewer column names in common could be chance
+
 
 def _off(text: str) -> str | None:
     return None if text == "off" else text
@@ -40,8 +42,9 @@ def ingestor_for(options: argparse.Namespace, mapping: dict[str, str]) -> TableI
     columns = _columns(options.files[0])
     preset = options.preset
     if preset is None and not mapping and "kind" not in columns:
-        known = [name for name, p in PRESETS.items() if set(p.needs) <= set(columns)]
-        preset = known[0] if len(known) == 1 else None
+        known = sorted((len(p.needs), name) for name, p in PRESETS.items() if p.needs and set(p.needs) <= set(columns))
+        if known and known[-1][0] >= _TELLING and (len(known) == 1 or known[-1][0] > known[-2][0]):
+            preset = known[-1][1]
     there = {mapping.get(c, c) for c in columns}
     if options.arm is not None:
         tags: TagSchema | None = TagSchema(arm=tuple(name.strip() for name in options.arm.split(",")))

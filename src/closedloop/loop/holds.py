@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import attrs
 
@@ -32,28 +31,22 @@ def hold_all(plan: Plan, reason: HoldReason, explanation: str, lift: str) -> Pla
     return attrs.evolve(plan, decisions=(), holds=(*holds, *plan.holds), gain=nothing, p_gain=0.0, expected_shortfall=0.0)
 
 
-def hold_unreadable(plan: Plan, unreadable: Mapping[Arm, str]) -> Plan:
-    """Return the plan with the holds of arms whose budget could not be read explained as a broken integration."""
-
-    def explain(hold: Hold) -> Hold:
-        if hold.arm not in unreadable:
-            return hold
-        why = unreadable[hold.arm]
-        mend = "Mend the platform connection, or register an adapter."
-        return attrs.evolve(hold, reason="integration", explanation=f"Its budget could not be read: {why}.", lift=mend)
-
-    return attrs.evolve(plan, holds=tuple(explain(h) for h in plan.holds))
-
-
-def overridden(plan: Plan, provenance: Mapping[str, Any]) -> Plan:
-    """Return the decider's plan as the loop hands it on.
+def explained(plan: Plan, unreadable: Mapping[Arm, str], held: Mapping[Arm, tuple[str, str]]) -> Plan:
+    """Return the plan with its holds explained where the loop knows more than the decider.
 
     Args:
-        plan: What the decider decided.
-        provenance: What the loop adds to the plan's own; ``override`` says what the loop knew: ``unreadable`` (pairs of arm and reason) and
-            ``hold`` (reason, explanation, what would lift it; None to let the plan stand).
+        plan: What was decided.
+        unreadable: Why the budget of an arm could not be read.
+        held: Evidence and mend of arms that health holds.
     """
-    plan = attrs.evolve(plan, provenance={**plan.provenance, **provenance})
-    override = provenance["override"]
-    plan = hold_unreadable(plan, {tuple(arm): why for arm, why in override["unreadable"]})
-    return plan if override["hold"] is None else hold_all(plan, *override["hold"])
+
+    def explain(hold: Hold) -> Hold:
+        if hold.arm in unreadable:
+            mend = "Mend the platform connection, or register an adapter."
+            return attrs.evolve(hold, reason="integration", explanation=f"Its budget could not be read: {unreadable[hold.arm]}.", lift=mend)
+        if hold.arm in held and hold.reason == "health":
+            evidence, mend = held[hold.arm]
+            return attrs.evolve(hold, explanation=evidence, lift=mend)
+        return hold
+
+    return attrs.evolve(plan, holds=tuple(explain(h) for h in plan.holds))

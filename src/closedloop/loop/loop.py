@@ -16,20 +16,19 @@ from types import TracebackType
 from typing import Any, Self
 
 import attrs
-import numpy as np
 
 from closedloop.attribute import WindowedAttribution
 from closedloop.classify import BayesClassifier
-from closedloop.decide import BudgetDecider, default_target
-from closedloop.errors import ConfigurationError, InputError, LedgerError, PlatformError, WindowMismatchError
+from closedloop.decide import BudgetDecider
+from closedloop.errors import ConfigurationError, InputError, LedgerError, WindowMismatchError
 from closedloop.execute import OutboxExecutor
 from closedloop.health import Thresholds, assess
 from closedloop.ingest import TableIngestor
-from closedloop.interfaces import AttributionFeedback, Classifier, Decider, Executor, Ingestor, Ledger, ReadsState
+from closedloop.interfaces import AttributionFeedback, Classifier, Decider, Executor, Ingestor, Ledger
 from closedloop.ledger import MemoryLedger, SqliteLedger, decode, encode
 from closedloop.loop.cycle import CycleReport, Mode
+from closedloop.loop.deciding import campaign_holds, decide, read_budgets, reason_to_hold
 from closedloop.loop.evidence import pack
-from closedloop.loop.holds import overridden
 from closedloop.loop.recording import approval_entry, cycle_entry, identity_entry, mode_entry, plan_entry
 from closedloop.loop.replay import EVIDENCE
 from closedloop.records.action import Receipts
@@ -37,7 +36,6 @@ from closedloop.records.arms import Arm
 from closedloop.records.decision import Constraints, Plan, Target
 from closedloop.records.feedback import Finding, HealthReport
 from closedloop.records.moments import to_us
-from closedloop.records.money import Money
 from closedloop.records.quarantine import Ingested
 from closedloop.records.signal import Signals
 from closedloop.records.tags import TagSchema
@@ -284,51 +282,16 @@ class ClosedLoop:
         recorded = self.ledger.newest("plan", subject=f"cycle {cycle}")
         if recorded:
             return decode(recorded[0].entry.body["plan"]), "resumed: the plan recorded before the interruption stands", None
-        budgets, unreadable = self._budgets(signals, now)
-        rng = np.random.default_rng([self.seed, cycle])
-        plan = self.decider.decide(signals, budgets, horizon=self.horizon, now=now, rng=rng)
-        hold, note = self._reason_to_hold(health)
-        override = {"unreadable": [[list(arm), why] for arm, why in unreadable.items()], "hold": hold}
+        budgets, unreadable = read_budgets(self.platforms, self.targets, signals, now)
+        hold, note = reason_to_hold(self.paused, health)
+        override = {
+            "unreadable": [[list(arm), why] for arm, why in unreadable.items()],
+            "held": [[list(arm), *words] for arm, words in campaign_holds(signals, health).items()],
+            "hold": hold,
+        }
         added = {"cycle": cycle, "seed": self.seed, "mode": self.mode, "override": override}
-        return overridden(plan, added), note, pack(signals, budgets)
-
-    def _reason_to_hold(self, health: HealthReport) -> tuple[list[str] | None, str]:
-        """Return reason, explanation and mend where the loop as a whole must hold, and the note for the report."""
-        paused = self.paused
-        if paused is not None:
-            return ["paused", f"The loop is paused: {paused}.", "Call resume()."], "paused"
-        if health.advice != "run":
-            mend = "; ".join(f.mend for f in (*health.conditions, *health.findings) if f.severity == "critical" and f.mend)
-            return ["health", f"Health says {health.advice}: {health.because}.", mend], f"health: {health.advice}"
-        return None, ""
-
-    def _target(self, signals: Signals, position: int) -> Target | None:
-        arm = signals.arms[position]
-        if self.targets is not None:
-            return self.targets.get(arm)
-        return default_target(signals.arms.columns, arm)
-
-    def _budgets(self, signals: Signals, now: datetime) -> tuple[dict[Arm, Money] | None, dict[Arm, str]]:
-        """Return the budget a day of every arm whose platform says it, and why the others have none."""
-        if not self.platforms:
-            return None, {}
-        budgets: dict[Arm, Money] = {}
-        unreadable: dict[Arm, str] = {}
-        for position, arm in enumerate(signals.arms):
-            target = self._target(signals, position)
-            platform = None if target is None else self.platforms.get(target.platform)
-            if target is None or not isinstance(platform, ReadsState):
-                name = "no target" if target is None else f"no adapter for platform {target.platform!r}"
-                unreadable[arm] = f"{name}; known: {', '.join(self.platforms)}"
-                continue
-            try:
-                found = platform.read(target, now=now)
-            except PlatformError as error:
-                unreadable[arm] = str(error)
-                continue
-            if found.budget is not None:
-                budgets[arm] = found.budget
-        return budgets, unreadable
+        plan = decide(self.decider, signals, budgets, horizon=self.horizon, now=now, cycle=cycle, added=added)
+        return plan, note, pack(signals, budgets)
 
     # ---------------------------------------------------------------- control by people
 

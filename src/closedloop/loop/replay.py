@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
-import numpy as np
 
 from closedloop.display import frame, html_table, text_table
 from closedloop.errors import ConfigurationError
+from closedloop.loop.deciding import decide
 from closedloop.loop.evidence import unpack
-from closedloop.loop.holds import overridden
 from closedloop.records.arms import Arm
 from closedloop.records.codec import canonical, decode, encode
 from closedloop.records.decision import Plan
@@ -110,8 +109,7 @@ def replay(
         recorded = plans[cycle]
         if corrected is not None:
             signals = loop.classifier.classify(corrected(cycle, signals.outcomes), now=recorded.made_at)
-        rng = np.random.default_rng([int(recorded.provenance["seed"]), cycle])
-        plan = loop.decider.decide(signals, budgets, horizon=recorded.horizon_days, now=recorded.made_at, rng=rng)
         added = {name: recorded.provenance[name] for name in ("cycle", "seed", "mode", "override")}
-        done.append(ReplayedCycle(cycle=cycle, recorded=recorded, replayed=overridden(plan, added)))
+        plan = decide(loop.decider, signals, budgets, horizon=recorded.horizon_days, now=recorded.made_at, cycle=cycle, added=added)
+        done.append(ReplayedCycle(cycle=cycle, recorded=recorded, replayed=plan))
     return Replay(cycles=tuple(done))

@@ -1,0 +1,114 @@
+"""What the loop knows and the decider cannot: budgets that stand, platforms that do not answer, health, and a pause.
+
+Law of this file: an *override* is plain content that is recorded with the plan, so that a replay makes the same plan from it. An arm that
+is held is told to the decider, which keeps the rest of the plan in balance; only what holds everything is laid over a finished plan.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import attrs
+import numpy as np
+
+from closedloop.decide import default_target
+from closedloop.errors import PlatformError
+from closedloop.interfaces import Decider, ReadsState
+from closedloop.loop.holds import explained, hold_all
+from closedloop.records.arms import Arm
+from closedloop.records.decision import Plan, Target
+from closedloop.records.feedback import HealthReport
+from closedloop.records.money import Money
+from closedloop.records.signal import Signals
+
+Override = Mapping[str, Any]
+
+
+def read_budgets(
+    platforms: Mapping[str, Any], targets: Mapping[Arm, Target] | None, signals: Signals, now: datetime
+) -> tuple[dict[Arm, Money] | None, dict[Arm, str]]:
+    """Return the budget a day of every arm whose platform says it, and why the others have none (None: there are no platforms)."""
+    if not platforms:
+        return None, {}
+    budgets: dict[Arm, Money] = {}
+    unreadable: dict[Arm, str] = {}
+    for arm in signals.arms:
+        target = default_target(signals.arms.columns, arm) if targets is None else targets.get(arm)
+        platform = None if target is None else platforms.get(target.platform)
+        if target is None or not isinstance(platform, ReadsState):
+            name = "no target" if target is None else f"no adapter for platform {target.platform!r}"
+            unreadable[arm] = f"{name}; known: {', '.join(platforms)}"
+            continue
+        try:
+            found = platform.read(target, now=now)
+        except PlatformError as error:
+            unreadable[arm] = str(error)
+            continue
+        if found.budget is not None:
+            budgets[arm] = found.budget
+    return budgets, unreadable
+
+
+def campaign_holds(signals: Signals, health: HealthReport) -> dict[Arm, tuple[str, str]]:
+    """Return the arms whose campaign or platform has a critical finding, with evidence and mend; volume is the decider's own gate."""
+    critical = {f.scope: f for f in health.findings if f.severity == "critical" and f.scope != "account" and f.name != "volume"}
+    if not critical:
+        return {}
+    named = [c for c in ("platform", "campaign") if c in signals.arms.columns]
+    at = [signals.arms.columns.index(c) for c in named]
+    held: dict[Arm, tuple[str, str]] = {}
+    for arm in signals.arms:
+        tags = [str(arm[i]) for i in at]
+        for scope in (" / ".join(tags), *tags[:1]):
+            if scope in critical:
+                held[arm] = (critical[scope].evidence, critical[scope].mend)
+                break
+    return held
+
+
+def reason_to_hold(paused: str | None, health: HealthReport) -> tuple[list[str] | None, str]:
+    """Return reason, explanation and mend where the loop as a whole must hold, and the note for the report."""
+    if paused is not None:
+        return ["paused", f"The loop is paused: {paused}.", "Call resume()."], "paused"
+    if health.advice != "run":
+        mend = "; ".join(f.mend for f in (*health.conditions, *health.findings) if f.severity == "critical" and f.mend)
+        return ["health", f"Health says {health.advice}: {health.because}.", mend], f"health: {health.advice}"
+    return None, ""
+
+
+def decide(
+    decider: Decider,
+    signals: Signals,
+    budgets: Mapping[Arm, Money] | None,
+    *,
+    horizon: float,
+    now: datetime,
+    cycle: int,
+    added: Mapping[str, Any],
+) -> Plan:
+    """Return the plan of a cycle as the loop hands it on.
+
+    Args:
+        decider: Decides; one whose ``decide`` takes ``held`` is told which arms are held, so that the rest stays in balance.
+        signals, budgets, horizon, now: As for the decider.
+        cycle: Number of the cycle; with the seed it gives the random draws.
+        added: What the loop adds to the plan's provenance: ``seed``, ``mode`` and ``override``. That has ``unreadable`` and ``held``
+            (lists of [arm, words...]) and ``hold`` ([reason, explanation, what would lift it], None to let the plan stand).
+    """
+    override: Override = added["override"]
+    rng = np.random.default_rng([int(added["seed"]), cycle])
+    held = {tuple(arm): (evidence, mend) for arm, evidence, mend in override["held"]}
+    more: dict[str, Any] = {}
+    everything = override["hold"]
+    if held and "held" in inspect.signature(decider.decide).parameters:
+        more["held"] = dict.fromkeys(held, "health")
+    elif held and everything is None:  # a plan made without knowing of the held arms would not balance without them
+        everything = ["health", "Some campaigns must be held and this decider cannot be told: " + next(iter(held.values()))[0], ""]
+    plan = decider.decide(signals, budgets, horizon=horizon, now=now, rng=rng, **more)
+    plan = attrs.evolve(plan, provenance={**plan.provenance, **added})
+    unreadable = {tuple(arm): why for arm, why in override["unreadable"]}
+    plan = explained(plan, unreadable, held)
+    return plan if everything is None else hold_all(plan, *everything)
