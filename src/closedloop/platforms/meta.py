@@ -267,8 +267,8 @@ class MetaPlatform:
         self, method: str, path: tuple[str, ...], params: Mapping[str, Any], now: datetime, timeout: float
     ) -> tuple[Mapping[str, Any], Refusal | None]:
         try:
-            import requests
             from facebook_business.exceptions import FacebookError
+            from facebook_business.session import requests  # the very one that the SDK uses
         except ImportError as error:
             raise MissingExtraError("Meta needs its SDK", "extra", "meta", "pip install 'closedloop[meta]'") from error
         try:

@@ -98,13 +98,13 @@ def refusal_of(error: Exception, *, now: datetime, secrets: Sequence[str | None]
 
 def _never_connected(error: Exception) -> bool:
     """Whether not one byte of the request can have left: no address, no connection, no connection in time."""
-    import requests
-    from urllib3.exceptions import NewConnectionError
+    from facebook_business.session import requests  # the very one that the SDK uses
 
+    refused = requests.packages.urllib3.exceptions.NewConnectionError
     if isinstance(error, requests.ConnectTimeout):
         return True
     cause = error.args[0] if isinstance(error, requests.ConnectionError) and error.args else None
-    return isinstance(getattr(cause, "reason", None), NewConnectionError)
+    return isinstance(getattr(cause, "reason", None), refused)
 
 
 def _answered(error: Any, now: datetime, secrets: Sequence[str | None], account: str) -> Refusal:

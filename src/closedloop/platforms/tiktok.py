@@ -246,9 +246,8 @@ class TikTokPlatform:
         self, path: str, method: str, content: Mapping[str, Any], now: datetime, timeout: float
     ) -> tuple[Mapping[str, Any], Refusal | None]:
         try:
-            from business_api_client.rest import ApiException
+            from business_api_client.rest import ApiException, urllib3  # the very one that the SDK uses
             from business_api_client.tiktok_business.tiktok_exceptions import TiktokSDKError
-            from urllib3.exceptions import HTTPError
         except ImportError as error:
             raise MissingExtraError("TikTok needs its SDK", "extra", "tiktok", "pip install 'closedloop[tiktok]'") from error
         query = [(k, json.dumps(v) if isinstance(v, list | dict) else v) for k, v in content.items()] if method == "GET" else []
@@ -265,7 +264,16 @@ class TikTokPlatform:
                 _return_http_data_only=True,
                 _request_timeout=(timeout, timeout),
             )
-        except (TiktokSDKError, ApiException, HTTPError, AttributeError, TypeError, ValueError, KeyError, ArithmeticError) as error:
+        except (
+            TiktokSDKError,
+            ApiException,
+            urllib3.exceptions.HTTPError,
+            AttributeError,
+            TypeError,
+            ValueError,
+            KeyError,
+            ArithmeticError,
+        ) as error:
             return {}, refusal_of(error, now=now, secrets=(self.access_token,))
         return found, None
 

@@ -81,6 +81,7 @@ def _coded(code: int, words: str, request_id: str, now: datetime) -> Refusal:
 
 def _never_connected(error: Exception) -> bool:
     """Whether not one byte of the request can have left."""
-    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+    from business_api_client.rest import urllib3  # the very one that the SDK uses
 
-    return isinstance(getattr(error, "reason", error), NewConnectionError | ConnectTimeoutError)
+    never = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+    return isinstance(getattr(error, "reason", error), never)
