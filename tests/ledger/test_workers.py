@@ -17,7 +17,7 @@ from closedloop.execute import OutboxExecutor
 from closedloop.interfaces import Claims
 from closedloop.ledger import PostgresLedger
 from closedloop.platforms import SimulatedPlatform
-from closedloop.records.action import AttemptResult, Change, Entry
+from closedloop.records.action import AttemptResult, Change, Entry, TargetState
 from closedloop.records.decision import Target
 from closedloop.records.money import Money
 
@@ -26,11 +26,17 @@ QUOTA = (60.0, 1.0)
 
 
 class Distant(SimulatedPlatform):
-    """A server that takes its time, so that workers meet."""
+    """A server with a clock of its own that takes its time, so that workers meet."""
+
+    def find(self, change: Change, *, now: datetime) -> list[TargetState]:
+        return super().find(change, now=utc())
+
+    def read(self, target: Target, *, now: datetime) -> TargetState:
+        return super().read(target, now=utc())
 
     def send(self, change: Change, *, now: datetime, timeout: float = 10.0) -> AttemptResult:
         time.sleep(0.01)
-        return super().send(change, now=datetime.now(UTC), timeout=timeout)
+        return super().send(change, now=utc(), timeout=timeout)
 
 
 def utc() -> datetime:

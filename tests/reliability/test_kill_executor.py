@@ -22,7 +22,7 @@ import pytest
 from closedloop.execute import OutboxExecutor
 from closedloop.ledger import SqliteLedger
 from closedloop.platforms import SimulatedPlatform
-from closedloop.records.action import AttemptResult, Change
+from closedloop.records.action import AttemptResult, Change, TargetState
 from closedloop.records.decision import Target
 from closedloop.records.money import Money
 
@@ -53,15 +53,21 @@ class World:
 
 
 class Distant(SimulatedPlatform):
-    """A server to which every change travels for a while, and its reply back."""
+    """A server with a clock of its own, to which every change travels for a while, and its reply back."""
 
     def at(self, travel: float) -> Distant:
         self.travel = travel
         return self
 
+    def find(self, change: Change, *, now: datetime) -> list[TargetState]:
+        return super().find(change, now=utc())
+
+    def read(self, target: Target, *, now: datetime) -> TargetState:
+        return super().read(target, now=utc())
+
     def send(self, change: Change, *, now: datetime, timeout: float = 10.0) -> AttemptResult:
         time.sleep(self.travel)
-        result = super().send(change, now=now, timeout=timeout)
+        result = super().send(change, now=utc(), timeout=timeout)
         time.sleep(self.travel)
         return result
 

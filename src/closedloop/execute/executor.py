@@ -140,13 +140,14 @@ class OutboxExecutor:
     @contextmanager
     def _working(self, now: datetime) -> Iterator[None]:
         """Have the view loaded; throw it away when something fails, so that the ledger speaks next time."""
+        seconds = self._steady.seconds()
         to_us(now)
         try:
             loaded = self._outbox.loaded
             if not loaded:
                 self._outbox.load()
                 self._resume_clock()
-            if self._steady.begin(now):
+            if self._steady.begin(now, seconds):
                 self._note_jump()
             if not loaded:
                 for action in self._outbox.actions.values():
@@ -224,7 +225,7 @@ class OutboxExecutor:
                 self._check(orders)
                 at = self._steady.moment()
                 self._record(plan_id, made_at or at, orders, {**body, "ids": [o.change.action_id for o in orders]}, at)
-            self.tick(now)
+                self._work()
         return self.receipts(plan_id)
 
     def _check(self, orders: Sequence[Order]) -> None:
@@ -285,10 +286,14 @@ class OutboxExecutor:
             LedgerError: The ledger cannot be read or written; nothing is sent that it does not hold. Calling again is safe.
         """
         with self._working(now):
-            while self._dispatcher.look(self._steady.moment) + (self._dispatcher.send(self._steady.moment) if self.sending else 0):
-                pass  # an accepted change may be looked at, and a settled one makes room for the next of its target
-            self._outbox.flush()
+            self._work()
             return self._steady.wall(self._outbox.next_due())
+
+    def _work(self) -> None:
+        moment = self._steady.moment
+        while self._dispatcher.look(moment) + (self._dispatcher.send(moment) if self.sending else 0):
+            pass  # an accepted change may be looked at, and a settled one makes room for the next of its target
+        self._outbox.flush()
 
     def receipts(self, plan_id: str | None = None) -> Receipts:
         """Return where the actions of a plan stand, or those of all plans that have open actions.

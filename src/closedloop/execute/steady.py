@@ -50,13 +50,22 @@ class SteadyClock:
         """Whether a tick has begun in this process."""
         return self._steady is not None
 
-    def begin(self, now: datetime) -> bool:
-        """Begin a tick; return whether the offset has changed, so that it must be recorded."""
+    def seconds(self) -> float:
+        """Return the seconds now; read them first thing when ``now`` comes in, since the two belong together."""
+        return 0.0 if self._monotonic is None else self._monotonic()
+
+    def begin(self, now: datetime, seconds: float | None = None) -> bool:
+        """Begin a tick; return whether the offset has changed, so that it must be recorded.
+
+        Args:
+            now: The caller's time.
+            seconds: What `seconds` said when ``now`` came in, None for this moment.
+        """
         to_us(now)
         if self._monotonic is None:
             self._steady = now
             return False
-        seconds = self._monotonic()
+        seconds = self._monotonic() if seconds is None else seconds
         steady = now - self.offset
         if self._steady is not None:
             expected = self._steady + timedelta(seconds=seconds - self._seconds)
