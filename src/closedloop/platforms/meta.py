@@ -14,23 +14,23 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import attrs
 
 from closedloop.errors import AuthenticationError, ConfigurationError, MissingExtraError, NotSentError, PlatformError, RejectedError
 from closedloop.platforms.meta_errors import Refusal, refusal_of, usage_of
+from closedloop.platforms.meta_report import CLICK_DAYS, FIELDS, report_rows
 from closedloop.platforms.redaction import redact
-from closedloop.platforms.rows import ReportRows, WholeCounts, account_days, understood, zone
+from closedloop.platforms.rows import ReportRows, account_days, understood, zone
 from closedloop.platforms.sunset import SunsetWarning, sunset_notice
 from closedloop.records.action import AttemptResult, Change, TargetState
 from closedloop.records.arms import TAG_COLUMNS
 from closedloop.records.decision import Target
 from closedloop.records.money import MICROS, Money
-from closedloop.records.window import AttributionWindow, TouchKind
+from closedloop.records.window import AttributionWindow
 
 Level = Literal["adset", "campaign"]
 Tier = Literal["limited", "standard"]
@@ -38,12 +38,8 @@ Tier = Literal["limited", "standard"]
 _WHOLE_UNITS = frozenset(("CLP", "COP", "CRC", "HUF", "ISK", "IDR", "JPY", "KRW", "PYG", "TWD", "VND"))
 _CALLS = {"limited": 300, "standard": 100_000}
 _SCORE = {"limited": 60, "standard": 9_000}
-_CLICK_DAYS = (1, 7, 28)
 _GONE = ("DELETED", "ARCHIVED")
 _SWITCH: Mapping[str, str] = {"pause": "PAUSED", "resume": "ACTIVE"}
-_PAGE = 500
-_NAMES = ("campaign_id", "campaign_name", "adset_id", "adset_name", "ad_id", "ad_name")
-_BREAKDOWN = "publisher_platform"
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -84,11 +80,11 @@ class MetaPlatform:
         if not (self.account.startswith("act_") and self.account[4:].isdigit()):
             raise ConfigurationError("an ad account is act_ and digits", "account", self.account, "write for example act_123")
         for tag, field in self.tags.items():
-            if tag not in TAG_COLUMNS[1:] or field not in (*_NAMES, _BREAKDOWN):
+            if tag not in TAG_COLUMNS[1:] or field not in FIELDS:
                 mend = f"tags are {', '.join(TAG_COLUMNS[1:])}"
-                raise ConfigurationError("not a tag, or not a field of the report", "tags", f"{tag}: {field}", mend, (*_NAMES, _BREAKDOWN))
+                raise ConfigurationError("not a tag, or not a field of the report", "tags", f"{tag}: {field}", mend, FIELDS)
         click, view = self.reporting_window.click, self.reporting_window.view
-        if click not in (None, *(timedelta(days=d) for d in _CLICK_DAYS)) or view not in (None, timedelta(days=1)):
+        if click not in (None, *(timedelta(days=d) for d in CLICK_DAYS)) or view not in (None, timedelta(days=1)):
             mend = "choose click 1d, 7d, 28d or None, and view 1d or None"
             raise ConfigurationError("Meta does not count in this window", "reporting_window", str(self.reporting_window), mend)
 
@@ -218,12 +214,14 @@ class MetaPlatform:
         tz = zone(self._timezone)
         first, last = account_days(since, until, tz)
         rows = ReportRows(platform=self.name, account=self.account, currency=self._currency, tz=tz, window=self.reporting_window)
-        counts: dict[tuple[str, str, str], WholeCounts] = {}
-        found: list[dict[str, Any]] = []
         with understood(self.name):
-            for line in self._insights(first.isoformat(), last.isoformat(), until):
-                found.extend(self._rows(rows, line, last, counts))
-        return found
+            return report_rows(
+                lambda params: self._get((self.account, "insights"), params, until),
+                rows=rows,
+                days=(first, last),
+                tags=self.tags,
+                conversion_types=self.conversion_types,
+            )
 
     # -- inside ----------------------------------------------------------------------------------------------------------
 
@@ -322,73 +320,6 @@ class MetaPlatform:
             nearest = self.rounded(budget)
             raise RejectedError("Meta cannot take this amount exactly", "budget", f"{budget.micros} micros", f"the nearest is {nearest}")
         return budget.micros // step
-
-    def _insights(self, first: str, last: str, now: datetime) -> Iterator[Mapping[str, Any]]:
-        fields = [*_NAMES, "spend", "impressions", "clicks", "actions", "action_values"]
-        windows = [f"{d}d_click" for d in self._click_days()] + (["1d_view"] if self.reporting_window.view else [])
-        params: dict[str, Any] = {
-            "level": "ad",
-            "time_increment": 1,
-            "time_range": {"since": first, "until": last},
-            "fields": ",".join(fields),
-            "action_attribution_windows": windows,
-            "action_report_time": "impression",
-            "limit": _PAGE,
-        }
-        if _BREAKDOWN in self.tags.values():
-            params["breakdowns"] = [_BREAKDOWN]
-        while True:
-            page = self._get((self.account, "insights"), params, now)
-            yield from page.get("data", ())
-            # "next" is an address that contains the token; the cursor says the same without it
-            paging = page.get("paging") or {}
-            if "next" not in paging:
-                return
-            params["after"] = paging["cursors"]["after"]
-
-    def _click_days(self) -> list[int]:
-        click = self.reporting_window.click
-        return [] if click is None else [d for d in _CLICK_DAYS if timedelta(days=d) <= click]
-
-    def _rows(
-        self, rows: ReportRows, line: Mapping[str, Any], last: date, counts: dict[tuple[str, str, str], WholeCounts]
-    ) -> Iterator[dict[str, Any]]:
-        day = date.fromisoformat(line["date_start"])
-        tags = {tag: line.get(field) for tag, field in self.tags.items()}
-        ids = "/".join([line["campaign_id"], line["adset_id"], line["ad_id"], line.get("publisher_platform", "")]).rstrip("/")
-        yield from rows.delivery(
-            day,
-            tags,
-            ids,
-            cost=Decimal(line.get("spend", "0")),
-            impressions=int(line.get("impressions", 0)),
-            clicks=int(line.get("clicks", 0)),
-        )
-        values = {entry["action_type"]: entry for entry in line.get("action_values", ())}
-        for entry in line.get("actions", ()):
-            kind = entry["action_type"]
-            if kind not in self.conversion_types:
-                continue
-            for touch, lag, span, amount, value in self._lags(entry, values.get(kind, {}), (last - day).days):
-                count = counts.setdefault((ids, kind, touch), WholeCounts())
-                yield from rows.conversions(
-                    day, tags, ids, conversion_type=kind, touch=touch, lag_days=lag, span=span, amount=amount, value=value, counts=count
-                )
-
-    def _lags(
-        self, entry: Mapping[str, Any], values: Mapping[str, Any], days_left: int
-    ) -> Iterator[tuple[TouchKind, int, str, Decimal, Decimal | None]]:
-        """Split Meta's cumulative windows into lags: what came within a day, then up to 7 days, then up to 28."""
-        before, value_before, start = Decimal(0), Decimal(0), 0
-        for days in self._click_days():
-            key = f"{days}d_click"
-            amount, value = Decimal(entry.get(key, before)), Decimal(values.get(key, value_before))
-            if amount > before:
-                lag = min((start + days) // 2, max(days_left, 0))
-                yield "click", lag, key, amount - before, value - value_before if values else None
-            before, value_before, start = amount, value, days
-        if self.reporting_window.view and "1d_view" in entry:
-            yield "view", 0, "1d_view", Decimal(entry["1d_view"]), Decimal(values.get("1d_view", 0)) if values else None
 
 
 def _offset(currency: str) -> int:
