@@ -167,7 +167,7 @@ def test_calm_raises_no_alarm_and_costs_little_width(outcomes_of, daily):
         signals, plain = BayesClassifier(WINDOW).classify(outcomes), BayesClassifier(WINDOW, breaks_per_year=0).classify(outcomes)
         ratio.append((signals.rate.high - signals.rate.low).mean() / (plain.rate.high - plain.rate.low).mean())
         mixture = signals.posteriors["click"]
-        alarms.append((mixture.weight[:, -4:-1].sum(axis=1) > 0.5).mean())  # the components that stand for breaks
+        alarms.append((mixture.weight[:, -3:-1].sum(axis=1) > 0.5).mean())  # the components that stand for breaks
     assert np.mean(alarms) <= 0.05
     assert np.mean(ratio) <= 1.15
 

@@ -7,6 +7,7 @@ from scipy import stats
 from closedloop.classify import BayesClassifier, LastWindowClassifier, ModelClassifier, SequenceClassifier
 from closedloop.errors import ConfigurationError, InputError
 from closedloop.interfaces import Classifier
+from closedloop.records.interval import Interval
 from closedloop.records.window import AttributionWindow
 
 WINDOW = AttributionWindow(click="7d", view="1d")
@@ -188,3 +189,26 @@ def test_views_and_clicks_add_up_in_the_cost(outcomes_of):
     draws = stats.gamma.rvs(100, size=200_000, random_state=0) + stats.gamma.rvs(50, size=200_000, random_state=1)
     assert signals.cost_per_conversion.high[0] == pytest.approx(np.quantile(300 / draws, 0.95), rel=0.03)
     assert signals.cost_per_conversion.low[0] == pytest.approx(np.quantile(300 / draws, 0.05), rel=0.03)
+
+
+def test_incrementality_multiplies_with_its_uncertainty(outcomes_of):
+    """Caused rates follow the product of scipy's Gamma and the factor's distribution; arms without a factor stay as they are."""
+    exposures, counts = np.full((2, 1), 1e5), np.full((2, 1), 400.0)
+    factor = Interval(low=0.2, estimate=0.4, high=0.6, level=0.9, kind="credible")
+    outcomes = outcomes_of(ARMS[:2], exposures, counts, spend=exposures)
+    plain = BayesClassifier(WINDOW, breaks_per_year=0).classify(outcomes)
+    caused = BayesClassifier(WINDOW, breaks_per_year=0, incrementality={ARMS[0]: factor}).classify(outcomes)
+    rng = np.random.default_rng(0)
+    draws = rng.gamma(400, 1e-5, 400_000) * np.abs(rng.normal(0.4, 0.2 / 1.6449, 400_000))  # below zero in 5 of 10,000 draws
+    found = [caused.rate.low[0], caused.rate.estimate[0], caused.rate.high[0]]
+    np.testing.assert_allclose(found, np.quantile(draws, [0.05, 0.5, 0.95]), rtol=0.02)
+    assert caused.rate.high[1] == pytest.approx(plain.rate.high[1], rel=1e-4)
+    assert caused[0].arm == ARMS[1]
+    assert "caused" in caused.classifier
+
+
+def test_an_unbounded_incrementality_is_refused(outcomes_of):
+    """The arm and what would do are named."""
+    unknown = Interval(low=0.0, estimate=0.5, high=np.inf, level=0.9, kind="credible")
+    with pytest.raises(ConfigurationError, match="c000"):
+        BayesClassifier(WINDOW, incrementality={ARMS[0]: unknown}).classify(outcomes_of(ARMS[:1], [[10.0]], [[1.0]]))

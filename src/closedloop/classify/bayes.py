@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import attrs
 
 from closedloop.classify.assemble import assemble
+from closedloop.classify.caused import Incrementality, factors
 from closedloop.classify.evidence import gather, now_microseconds
 from closedloop.classify.rates import fit_rates
 from closedloop.errors import ConfigurationError, WindowMismatchError
@@ -50,6 +51,8 @@ class BayesClassifier:
         breaks_per_year: Typical breaks of an arm's rate per year, for the default; 0 forgets nothing.
         groups: Tag columns whose combinations pool their arms; those that the arms lack are left out.
         seed: Seed of the draws behind P(best), the expected loss and sums over kinds of touch.
+        incrementality: Caused over attributed conversions by arm, each an `Interval` (or what incrementality tests return, with ``arms``
+            and ``share``): rates, costs and ranks are then of caused conversions. None ranks by attributed ones.
 
     Raises:
         ConfigurationError: An argument is not valid.
@@ -65,6 +68,7 @@ class BayesClassifier:
     breaks_per_year: float = attrs.field(default=2.0, kw_only=True)
     groups: tuple[str, ...] = attrs.field(default=("platform", "audience"), converter=tuple, kw_only=True)
     seed: int = attrs.field(default=0, kw_only=True)
+    incrementality: Incrementality | None = attrs.field(default=None, kw_only=True, eq=False)
 
     def __attrs_post_init__(self) -> None:
         if not 0.0 < self.level < 1.0:
@@ -95,6 +99,11 @@ class BayesClassifier:
             name: fit_rates(outcomes, e, group, len(names), outcomes.delay.get(name), hazard=hazard, seed=self.seed)
             for name, e in evidence.kinds.items()
         }
+        title = f"BayesClassifier(level={self.level:g})"
+        if self.incrementality is not None:
+            mean, variance = factors(evidence, self.incrementality)
+            rates = {name: r.scaled(mean, variance) for name, r in rates.items()}
+            title = f"BayesClassifier(level={self.level:g}, caused)"
         return assemble(
             outcomes,
             evidence,
@@ -102,5 +111,5 @@ class BayesClassifier:
             level=self.level,
             seed=self.seed,
             now_us=now_microseconds(outcomes, now_us),
-            classifier=f"BayesClassifier(level={self.level:g})",
+            classifier=title,
         )

@@ -183,8 +183,8 @@ def _canonical(arms: Arms) -> npt.NDArray[np.intp]:
 def _check(outcomes: Outcomes, now_us: int | None) -> None:
     c = outcomes.cohorts
     for name, values in (("exposures", c.exposures), ("credit", c.credit), ("maturity", c.maturity), ("spend", outcomes.spend.spend)):
-        wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
-        if len(wrong):
+        if len(values) and not (values.min() >= 0.0 and values.max() < np.inf):
+            wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
             row = int(wrong[0])
             arm = (outcomes.spend if name == "spend" else c).arm[row]
             problem = f"row {row} of arm {outcomes.arms.label(int(arm))} must be zero or more and finite"
@@ -214,7 +214,11 @@ def _watermark_days(outcomes: Outcomes, now_us: int | None) -> FloatArray:
 
 
 def _recency(age: FloatArray, half_life_days: float | None) -> FloatArray:
-    return np.ones_like(age) if half_life_days is None else np.exp2(-np.maximum(age, 0.0) / half_life_days)
+    """Return the weight of each age in whole days."""
+    if half_life_days is None:
+        return np.ones_like(age)
+    whole = np.maximum(age, 0.0).astype(np.intp)
+    return np.asarray(np.exp2(-np.arange(whole.max(initial=0) + 1) / half_life_days)[whole])
 
 
 def _per_day(amount: FloatArray, day: FloatArray, unit: npt.NDArray[np.intp], watermark: FloatArray, first: FloatArray) -> FloatArray:
@@ -269,7 +273,12 @@ def _kind(
             untagged_exposures += seen[pattern.cell_of_ranked]
     raw = totals(unit, credit, n)
     squares = totals(unit, c.credit_squared[rows], n)
-    full = weight * exposures
+    counts, mature_blocks = totals(cell, credit, n * blocks).reshape(n, blocks), totals(cell, mature, n * blocks).reshape(n, blocks)
+    if half_life_days is None:
+        full, count, exposure, squared = exposures, raw, mature_blocks.sum(axis=1), raw
+    else:
+        full, count, exposure = weight * exposures, totals(unit, weight * credit, n), totals(unit, weight * mature, n)
+        squared = totals(unit, weight**2 * credit, n)
     ends = np.concatenate([edges, [max(oldest, float(edges[-1]) + 1.0) if len(edges) else oldest]])[::-1].astype(np.float64)
     return KindEvidence(
         kind=code,
@@ -279,17 +288,17 @@ def _kind(
         weight=weight,
         block_days=-np.diff(np.append(ends, 0.0)),
         block_age=ends,
-        counts=totals(cell, credit, n * blocks).reshape(n, blocks),
-        exposures=totals(cell, mature, n * blocks).reshape(n, blocks),
+        counts=counts,
+        exposures=mature_blocks,
         untagged_counts=untagged_counts,
         untagged_exposures=untagged_exposures,
-        count=totals(unit, weight * credit, n),
-        exposure=totals(unit, weight * mature, n),
+        count=count,
+        exposure=exposure,
         full_exposure=totals(unit, full, n),
         cost_exposure=totals(unit, _recency(age, cost_half_life_days) * exposures, n),
         exposure_age=totals(unit, full * age, n),
         credit_dispersion=np.where((raw > 0) & (squares > 0), squares / np.where(raw > 0, raw, 1.0), 1.0),
-        squared=totals(unit, weight**2 * credit, n),
+        squared=squared,
         per_day=_per_day(exposures, day, unit, watermark, first),
         weekly=_weekly(credit, age, unit, watermark, first, _shares(outcomes, name)),
     )

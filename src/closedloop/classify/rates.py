@@ -26,7 +26,7 @@ _K_AFTER = 1.0  # concentration of the rate after a break: it can land anywhere 
 _BREAKS = (0.0, 0.5, 2.0)
 _DRIFTS = (3.0, 10.0, 40.0)
 _PRIOR_SHARES = np.array([0.7, 0.12, 0.04, 0.03, 0.06, 0.05])
-_RECENT, _MIDDLE = 7.0, 28.0  # ages in days that sort breaks into the three components they are merged to
+_RECENT = 14.0  # age in days that sorts breaks into the two components they are merged to
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -80,6 +80,24 @@ class Rates:
         low = np.minimum(quantile(few, tails), quantile(own, tail))
         high = np.maximum(quantile(many, 1.0 - tails), quantile(own, 1.0 - tail))
         return low, estimate, high
+
+    def scaled(self, mean: FloatArray, variance: FloatArray) -> Rates:
+        """Return the posterior of the rate times an independent factor, given in slices of equal probability.
+
+        Args:
+            mean, variance: Of the factor within each slice, per arm, shape (S, A); 1 and 0 change nothing.
+        """
+
+        def times(mixture: GammaMixture) -> GammaMixture:
+            """Each component times each slice: a Gamma with the product's exact mean and variance."""
+            m, f, v = mixture.shape / mixture.rate, mean[:, :, None], variance[:, :, None]
+            spread = (m / mixture.rate + m**2) * (v + f**2) - (m * f) ** 2
+            parts = ((m * f) ** 2 / spread, m * f / spread, np.broadcast_to(mixture.weight / len(mean), spread.shape))
+            shape, rate, weight = (np.concatenate(list(part), axis=1) for part in parts)
+            return GammaMixture(shape=shape, rate=rate, weight=weight)
+
+        fewest, most = (None if m is None else times(m) for m in (self.fewest, self.most))
+        return attrs.evolve(self, mixture=times(self.mixture), fewest=fewest, most=most)
 
 
 def _imbens_manski(width: FloatArray, level: float) -> FloatArray:
@@ -287,8 +305,8 @@ def _mixture(
     if since.shape[1] == 1:
         return GammaMixture(shape=shape, rate=rate, weight=weight), borrowed
     _, mu, k = _concentrations(priors, group)
-    place = np.where(block_age <= _RECENT, 2, np.where(block_age <= _MIDDLE, 1, 0))
-    mass, first, second = (np.zeros((4, len(mu))) for _ in range(3))
+    place = np.where(block_age <= _RECENT, 1, 0)
+    mass, first, second = (np.zeros((3, len(mu))) for _ in range(3))
     total_borrowed = since[:, 0] * borrowed
 
     def add(j: int, w: FloatArray, s: FloatArray, r: FloatArray, uncertain: FloatArray) -> None:
@@ -308,7 +326,7 @@ def _mixture(
                 s, r = history.drifts[i]
             else:
                 s, r, _ = drift(counts, exposures, block_days, k=first_k, mu=mu, k_after=k, half_life=half_life)
-            add(3, history.half_lives[i], s, r, variance[:, 0])
+            add(2, history.half_lives[i], s, r, variance[:, 0])
     filled = mass > 0
     m = np.where(filled, first / np.where(filled, mass, 1.0), shape[:, 0] / rate[:, 0])
     v = np.where(filled, second / np.where(filled, mass, 1.0) - m**2, m**2)

@@ -224,7 +224,8 @@ def fit_group_priors(count: FloatArray, exposure: FloatArray, group: IntArray, n
         nodes: Nodes R kept per group.
 
     Returns:
-        Nodes of shape (G, R), one node where every group's concentration is as good as known. Where nothing at all is known, ``informed`` is False and the nodes are a placeholder.
+        Nodes of shape (G, R), one node where every group's concentration is as good as known. Where nothing at all is known,
+        ``informed`` is False and the nodes are a placeholder.
     """
     seen = exposure > 0
     total, total_exposure = float(count[seen].sum()), float(exposure[seen].sum())
