@@ -56,7 +56,11 @@ _SEVERITY = {"ok": "✓ ok", "warning": "! warning", "critical": "✕ critical"}
 
 
 def _money(money: Money | None) -> str:
-    return "" if money is None else minus(repr(money))
+    return "" if money is None else minus(repr(money).removesuffix(" XXX"))  # XXX: "no currency" in ISO 4217
+
+
+def _currency(code: str | None) -> str:
+    return "units of money" if code in (None, "XXX") else str(code)
 
 
 def _sentence(words: str) -> str:
@@ -195,7 +199,7 @@ def _evidence(report: CycleReport, truth: Mapping[Arm, float] | None) -> str:
     order = [int(i) for i in signals.order[:MOST_ROWS]]
     costs = bool(np.isfinite(signals.cost_per_conversion.estimate).any())
     column = signals.cost_per_conversion if costs else signals.rate
-    what = f"Cost per conversion, {text(signals.outcomes.currency or 'units')}" if costs else "Conversions per exposure"
+    what = f"Cost per conversion, {text(_currency(signals.outcomes.currency))}" if costs else "Conversions per exposure"
     truths: list[float | None] = [] if truth is None else [truth.get(signals.arms[i]) for i in order]
     known = column.take(order)
     low, middle, high = known.low.tolist(), known.estimate.tolist(), known.high.tolist()
