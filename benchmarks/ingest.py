@@ -1,6 +1,6 @@
 """Ingestion against hand-written vectorised checks and against pandera alone: ratios of medians, one run.
 
-Run: python benchmarks/ingest.py [rows]
+Run: python benchmarks/ingest.py [speed|memory|stream|recorder rows]
 The same pandas frame (5 % bad rows) goes (a) through `TableIngestor`: validate, tag, dedupe, encode; (b) through hand-written pandas
 and numpy masks that find the same bad rows; (c) through a plain pandera schema with the same checks, lazily.
 """
@@ -10,15 +10,19 @@ from __future__ import annotations
 import gc
 import resource
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from closedloop.ingest import TableIngestor
+from closedloop.ingest import EventRecorder, TableIngestor
 
 KINDS = ("impression", "click", "conversion", "spend")
 
@@ -98,38 +102,112 @@ def by_pandera(frame: pd.DataFrame) -> np.ndarray:
 
 
 def medians(tasks: dict[str, Callable[[], object]], runs: int = 5) -> dict[str, float]:
-    """Return the median time of each task over ``runs`` rounds; each round runs every task once, so that a busy machine hits all alike."""
+    """Return the median processor time of each task over ``runs`` rounds; every round runs every task once.
+
+    Processor time, because a busy machine multiplies wall time by chance; all tasks run on one core.
+    """
     took: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(runs):
         for name, task in tasks.items():
             gc.collect()
-            start = time.perf_counter()
+            start = time.process_time()
             task()
-            took[name].append(time.perf_counter() - start)
+            took[name].append(time.process_time() - start)
     return {name: statistics.median(times) for name, times in took.items()}
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def main(n: int) -> None:
+def speed(n: int) -> None:
+    """Print times and ratios for one frame of n rows."""
     frame = table(n)
-    size = frame.memory_usage(deep=True).sum() / 2**20
     ingestor = TableIngestor()
     done = ingestor.ingest(frame)
     good = by_hand(frame)
     assert int(good.sum()) == done.n_accepted, (int(good.sum()), done.n_accepted)
     took = medians({"hand": lambda: by_hand(frame), "ours": lambda: ingestor.ingest(frame), "pandera": lambda: by_pandera(frame)})
     hand, ours, alone = took["hand"], took["ours"], took["pandera"]
-    print(
-        f"{n:,} rows, {size:,.0f} MB: accepted {done.n_accepted:,}, quarantined {len(done.quarantine):,}, duplicates {done.n_duplicates:,}"
-    )
+    print(f"{n:,} rows: accepted {done.n_accepted:,}, quarantined {len(done.quarantine):,}, duplicates {done.n_duplicates:,}")
     print(f"hand-written checks      {hand:7.2f} s")
     print(f"pandera alone            {alone:7.2f} s")
     print(f"TableIngestor            {ours:7.2f} s   {ours / hand:.2f}x hand   {ours / alone:.2f}x pandera alone   {n / ours:,.0f} rows/s")
-    print(f"peak memory of the process {peak_mb():,.0f} MB")
+
+
+def memory(n: int) -> None:
+    """Print the peak memory of ingesting one frame, beside the frame's own size (in this process: run it in a fresh one)."""
+    TableIngestor().ingest(table(100))  # imports
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder) / "events.parquet", n)
+        before = resident_mb()
+        frame = pd.read_parquet(path)
+        size = resident_mb() - before
+        TableIngestor().ingest(frame)
+    print(
+        f"{n:,} rows: frame {size:,.0f} MB, peak while ingesting {peak_mb() - before:,.0f} MB, {(peak_mb() - before) / size:.2f}x the frame"
+    )
+
+
+def stream(n: int) -> None:
+    """Print the peak memory of streaming one Parquet file of n rows (in this process: run it in a fresh one)."""
+    TableIngestor().ingest(table(100))
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder) / "events.parquet", n)
+        before, start, rows, accepted = resident_mb(), time.perf_counter(), 0, 0
+        for done in TableIngestor().stream(path):
+            rows, accepted = rows + done.n_rows, accepted + done.n_accepted
+    took = time.perf_counter() - start
+    print(f"{rows:,} rows streamed: {accepted:,} accepted, peak {peak_mb() - before:,.0f} MB above the start, {rows / took:,.0f} rows/s")
+
+
+def write(path: Path, n: int) -> Path:
+    """Write n rows as Parquet, a quarter of a million at a time in another process, so that writing leaves no memory here."""
+    code = (
+        "import importlib.util as u, sys, pyarrow as pa, pyarrow.parquet as pq\n"
+        "s = u.spec_from_file_location('b', sys.argv[1]); b = u.module_from_spec(s); s.loader.exec_module(b)\n"
+        "n, w, k = int(sys.argv[3]), None, 0\n"
+        "while n > 0:\n"
+        "    f = b.table(min(n, 250_000), seed=k); f['event_id'] = f['event_id'] + f'-{k}'\n"
+        "    t = pa.Table.from_pandas(f, preserve_index=False)\n"
+        "    w = w or pq.ParquetWriter(sys.argv[2], t.schema); w.write_table(t); n -= 250_000; k += 1\n"
+        "w.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", code, __file__, str(path), str(n)], check=True)
+    return path
+
+
+def resident_mb() -> float:
+    """Memory held now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def peak_mb() -> float:
+    """Most memory held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def recorder(n: int) -> None:
+    """Print how many events a second one core records, with explicit tags and from distinct landing URLs."""
+    at = datetime(2026, 1, 31, tzinfo=UTC)
+    urls = [f"https://shop.example/?utm_source=google&utm_campaign=c{i % 50}&gclid=x{i}" for i in range(n)]
+    tags = {"platform": "a", "campaign": "b", "audience": "c", "creative": "d", "placement": "e"}
+    for name in ("explicit tags", "landing URLs"):
+        made = EventRecorder(TableIngestor(), sink=lambda rows: None)
+        start = time.process_time()
+        for url in urls:
+            made.record("click", at=at, user_id="u", url=url) if name == "landing URLs" else made.record(
+                "click", at=at, user_id="u", **tags
+            )
+        print(f"recorder, {name}: {n / (time.process_time() - start):,.0f} events/s")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
+    task, size = (sys.argv[1] if len(sys.argv) > 1 else "all"), int(sys.argv[2]) if len(sys.argv) > 2 else 1_000_000
+    if task == "all":
+        for each, rows in (
+            ("speed", 1_000_000),
+            ("memory", 1_000_000),
+            ("stream", 1_000_000),
+            ("stream", 4_000_000),
+            ("recorder", 200_000),
+        ):
+            subprocess.run([sys.executable, __file__, each, str(rows)], check=True)
+    else:
+        {"speed": speed, "memory": memory, "stream": stream, "recorder": recorder}[task](size)

@@ -1,5 +1,6 @@
 """Ingestion: raw rows become events, with meaning attached and nothing lost."""
 
+from closedloop.ingest.identity import repeated_content
 from closedloop.ingest.ingestor import TableIngestor
 from closedloop.ingest.keeping import load_quarantine, save_quarantine
 from closedloop.ingest.landing import landing_tags
@@ -25,6 +26,7 @@ __all__ = [
     "forget_user",
     "landing_tags",
     "load_quarantine",
+    "repeated_content",
     "save_quarantine",
     "settle",
 ]

@@ -193,6 +193,25 @@ def chunks(
         )
 
 
+def completed(chunk: Chunk, seen: dict[str, None]) -> Chunk:
+    """Return a later chunk of a source with the columns that earlier ones had, null where no row of its own has them.
+
+    Args:
+        chunk: The chunk; one that starts a source forgets the columns of the source before.
+        seen: Columns seen so far, kept up to date here.
+    """
+    import pandas as pd
+
+    if chunk.start == 0:
+        seen.clear()
+    lacking = [name for name in seen if name not in chunk.columns]
+    seen.update(dict.fromkeys(chunk.columns))
+    if not lacking:
+        return chunk
+    nothing = pd.Series(np.full(chunk.n, None, dtype=object), dtype=object)
+    return attrs.evolve(chunk, columns={**chunk.columns, **dict.fromkeys(lacking, nothing)})
+
+
 def _slices(frame: Any, size: int) -> Iterator[Chunk]:
     if size >= len(frame):
         yield frame_chunk(frame)

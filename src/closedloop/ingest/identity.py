@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from closedloop.records.batch import EventBatch
+
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]
 Objects = npt.NDArray[np.object_]
@@ -76,6 +78,29 @@ def derived_ids(first: UInt64, second: UInt64) -> Objects:
         for i in np.flatnonzero(repetition):
             out[i] = f"{out[i]}-{repetition[i]}"
     return out
+
+
+def repeated_content(batch: EventBatch) -> tuple[tuple[str, str], ...]:
+    """Return pairs of ids whose events are equal in every other field: the same event sent under two ids, perhaps.
+
+    Events with a user only: without one, two equal events are an ordinary thing. Nothing is dropped for it; whether two purchases of one
+    amount at one microsecond are one is the source's to say.
+
+    Returns:
+        (id kept as it is, id that repeats it), in the order of the batch.
+    """
+    at = np.flatnonzero(batch.user_id.codes >= 0)
+    columns = {"user_id": batch.user_id, **batch.tags, "conversion_type": batch.conversion_type}
+    first, second = content_hash(
+        {n: getattr(batch, n)[at] for n in ("kind", "occurred_at", "cost", "value", "quantity", "touch_kind", "touch_at")},
+        {n: (c.codes[at], c.vocab) for n, c in columns.items()},
+    )
+    order = np.lexsort((at, second, first))
+    a, b = first[order], second[order]
+    new = np.append(True, (a[1:] != a[:-1]) | (b[1:] != b[:-1]))[: len(order)]
+    leader = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))] if len(order) else order
+    pairs = sorted(zip(at[leader[~new]].tolist(), at[order[~new]].tolist(), strict=True), key=lambda p: (p[1], p[0]))
+    return tuple((str(batch.event_id[i]), str(batch.event_id[j])) for i, j in pairs)
 
 
 def newest(event_id: Any, recorded_at: Int64, at: Int64) -> npt.NDArray[np.bool_]:

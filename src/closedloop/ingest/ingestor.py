@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from closedloop.errors import ConfigurationError, InputError, MissingColumnError
 from closedloop.ingest.columns import decoded, encode_texts, zone_of
-from closedloop.ingest.doors import CHUNK_ROWS, Chunk, chunks
+from closedloop.ingest.doors import CHUNK_ROWS, Chunk, chunks, completed
 from closedloop.ingest.exchange import Rate, check_rates, converted
 from closedloop.ingest.joined import Joined, Part
 from closedloop.ingest.presets import Events, Preset, preset_named
@@ -114,9 +114,10 @@ class TableIngestor:
         """
         parts: list[Part] = []
         n_rows = 0
+        seen: dict[str, None] = {}
         separator = self.separator or (self.preset.separator if self.preset else None)
         for chunk in chunks(rows, encoding=self.encoding, separator=separator, rows_at_once=CHUNK_ROWS):
-            parts.append(self._read(chunk, n_rows))
+            parts.append(self._read(completed(chunk, seen), n_rows))
             n_rows += chunk.n
         if not n_rows:
             return Ingested(batch=EventBatch.empty(), quarantine=Quarantine(), tags=TagReport(), n_rows=0, n_accepted=0, n_duplicates=0)
@@ -136,9 +137,10 @@ class TableIngestor:
             InputError: As for `ingest`, and when the rows bring no event ids.
         """
         start = 0
+        seen: dict[str, None] = {}
         separator = self.separator or (self.preset.separator if self.preset else None)
         for chunk in chunks(rows, encoding=self.encoding, separator=separator, rows_at_once=rows_at_once, split=True):
-            part = self._read(chunk, start)
+            part = self._read(completed(chunk, seen), start)
             if part.typed.event_id is None and chunk.n:
                 raise InputError("a stream needs event ids", "event_id", None, "map a column that tells events apart, or use ingest()")
             if chunk.n:

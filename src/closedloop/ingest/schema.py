@@ -232,7 +232,7 @@ def failures(frame: Any, schema: Any = None) -> list[Failure]:
 
 def _grouped(errors: Iterable[Any], n: int) -> Iterable[Failure]:
     for error in errors:
-        field = str(getattr(error.schema, "name", "") or "row")
+        field = "row" if hasattr(error.schema, "columns") else str(error.schema.name)  # a check of the table names no field
         check = error.check if isinstance(error.check, str) else str(error.check.name or error.check.error or "check")
         cases = error.failure_cases
         rows = cases["index"] if hasattr(cases, "columns") and "index" in cases else None

@@ -28,7 +28,7 @@ from closedloop.ingest.columns import (
 )
 from closedloop.ingest.schema import TEXT_FIELDS
 from closedloop.records.arms import TAG_COLUMNS
-from closedloop.records.batch import CONVERSION, EVENT_KINDS, NO_TIME, SPEND
+from closedloop.records.batch import EVENT_KINDS, NO_TIME, SPEND
 
 Int64 = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int32]
@@ -58,7 +58,7 @@ FAULT_MEANING: dict[int, tuple[str, str]] = {
     NAIVE: ("has no time zone", "write an offset (2026-01-31T12:00:00Z), or say the zone: zone='UTC' (--zone UTC)"),
     GAP: ("does not exist once on that clock (change of summer time)", "write the time with its offset"),
     NOT_A_NUMBER: ("is NaN", "give a number, or leave it empty where there is none"),
-    UNSURE: ("is NaN", "give a number, 0 where it cost nothing (in a float column of pandas NaN may mean either)"),
+    UNSURE: ("is NaN", "a spend row needs its cost: give a number"),
 }
 
 
@@ -121,7 +121,7 @@ def read_events(columns: Mapping[str, Any], n: int, *, zone: tzinfo | None, time
             numbers[field], why = read_numbers(columns[field])
             numbers[field][(why == MISSING) | (why == UNSURE)] = default
         if field == "cost":  # what cannot cost needs no cost; a spend row is nothing without one
-            wrong = ((why == MISSING) & (kind == SPEND)) | ((why == UNSURE) & (kind != CONVERSION))
+            wrong = ((why == MISSING) | (why == UNSURE)) & (kind == SPEND)
             numbers[field][wrong] = np.nan
         faults[field] = why
     ids = columns.get("event_id")
