@@ -111,6 +111,16 @@ def test_pandas_with_typed_columns() -> None:
     assert same(ingest(table).batch, ingest(rows()).batch)
 
 
+def test_pandas_float_columns_hold_nan_where_there_is_no_cost() -> None:
+    """In a frame, a click without cost is NaN like any gap and is accepted; a spend row without its cost is not."""
+    at = pd.Timestamp("2026-03-01T10:00:00Z")
+    table = pd.DataFrame({"kind": ["click", "spend", "spend"], "occurred_at": [at] * 3, "cost": [np.nan, 5.0, np.nan]})
+    table = table.assign(platform="google", campaign="a", audience="b", creative="c", placement="d", currency="EUR")
+    done = ingest(table)
+    assert (done.n_accepted, [(r.field, r.reason) for r in done.quarantine.rows]) == (2, [("cost", "is NaN")])
+    assert done.batch.cost.tolist() == [0, 5_000_000]
+
+
 BAD: list[tuple[str, dict[str, Any], str, str]] = [
     ("unknown kind", {"kind": "purchase"}, "kind", "is no kind of event"),
     ("no kind", {"kind": None}, "kind", "is missing"),
