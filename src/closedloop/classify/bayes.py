@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import attrs
 
 from closedloop.classify.assemble import assemble
-from closedloop.classify.caused import Incrementality, factors
+from closedloop.classify.caused import SLICES, Incrementality, factors
 from closedloop.classify.evidence import gather, now_microseconds
 from closedloop.classify.rates import fit_rates
 from closedloop.errors import ConfigurationError, WindowMismatchError
@@ -102,7 +102,7 @@ class BayesClassifier:
         title = f"BayesClassifier(level={self.level:g})"
         if self.incrementality is not None:
             mean, variance = factors(evidence, self.incrementality)
-            rates = {name: r.scaled(mean, variance) for name, r in rates.items()}
+            rates = {name: r.scaled(mean, variance, SLICES) for name, r in rates.items()}
             title = f"BayesClassifier(level={self.level:g}, caused)"
         return assemble(
             outcomes,

@@ -36,11 +36,12 @@ class CausedShares(Protocol):
 Incrementality = Mapping[Arm, Interval] | CausedShares
 
 
-_SLICES = 5  # equal parts of the factor's distribution; within each, mean and variance are kept
+# Probabilities of the slices of a factor's distribution, finer towards the tails; within each, mean and variance are kept.
+SLICES = np.array([0.02, 0.04, 0.08, 0.16, 0.4, 0.16, 0.08, 0.04, 0.02])
 
 
 def factors(evidence: Evidence, incrementality: Incrementality) -> tuple[FloatArray, FloatArray]:
-    """Return mean and variance of each arm's factor within equal slices of its distribution, in canonical order, shape (S, A).
+    """Return mean and variance of each arm's factor within slices of its distribution, in canonical order, shape (S, A).
 
     The factor is taken to be Normal with the interval's estimate and width, cut off at zero; an arm without one has 1 and 0.
 
@@ -67,11 +68,11 @@ def factors(evidence: Evidence, incrementality: Incrementality) -> tuple[FloatAr
 
 
 def _slices(centre: FloatArray, spread: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return means and variances of a Normal cut off at zero within slices of equal probability, shape (S, A)."""
+    """Return means and variances of a Normal cut off at zero within slices, shape (S, A)."""
     safe = np.where(spread > 0, spread, 1.0)
     below = special.ndtr(-centre / safe)
-    share = (1.0 - below) / _SLICES
-    edge = special.ndtri(below + np.arange(_SLICES + 1)[:, None] * share)
+    share = SLICES[:, None] * (1.0 - below)
+    edge = special.ndtri(below + np.append(0.0, np.cumsum(SLICES))[:, None] * (1.0 - below))
     edge[-1] = np.inf
     density = np.exp(-0.5 * edge**2) / np.sqrt(2.0 * np.pi)
     moment = np.where(np.isfinite(edge), edge, 0.0) * density

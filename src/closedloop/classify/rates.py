@@ -81,18 +81,19 @@ class Rates:
         high = np.maximum(quantile(many, 1.0 - tails), quantile(own, 1.0 - tail))
         return low, estimate, high
 
-    def scaled(self, mean: FloatArray, variance: FloatArray) -> Rates:
-        """Return the posterior of the rate times an independent factor, given in slices of equal probability.
+    def scaled(self, mean: FloatArray, variance: FloatArray, share: FloatArray) -> Rates:
+        """Return the posterior of the rate times an independent factor, given in slices.
 
         Args:
             mean, variance: Of the factor within each slice, per arm, shape (S, A); 1 and 0 change nothing.
+            share: Probability of each slice, shape (S,).
         """
 
         def times(mixture: GammaMixture) -> GammaMixture:
             """Each component times each slice: a Gamma with the product's exact mean and variance."""
             m, f, v = mixture.shape / mixture.rate, mean[:, :, None], variance[:, :, None]
             spread = (m / mixture.rate + m**2) * (v + f**2) - (m * f) ** 2
-            parts = ((m * f) ** 2 / spread, m * f / spread, np.broadcast_to(mixture.weight / len(mean), spread.shape))
+            parts = ((m * f) ** 2 / spread, m * f / spread, mixture.weight * share[:, None, None])
             shape, rate, weight = (np.concatenate(list(part), axis=1) for part in parts)
             return GammaMixture(shape=shape, rate=rate, weight=weight)
 
