@@ -6,6 +6,7 @@ says when to call again, so it embeds in any loop, scheduler or notebook.
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -125,6 +126,7 @@ class OutboxExecutor:
         )
         self._outbox = Outbox(ledger, worker or uuid.uuid4().hex[:12])
         self._clock_name, self._jumps = worker or "executor", 0
+        self._lock = threading.RLock()  # a scheduler may call from any of its threads, one at a time
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -142,6 +144,7 @@ class OutboxExecutor:
         """Have the view loaded; throw it away when something fails, so that the ledger speaks next time."""
         seconds = self._steady.seconds()
         to_us(now)
+        self._lock.acquire()
         try:
             loaded = self._outbox.loaded
             if not loaded:
@@ -159,6 +162,8 @@ class OutboxExecutor:
         except BaseException:
             self._begin_anew()
             raise
+        finally:
+            self._lock.release()
 
     def _resume_clock(self) -> None:
         """Put the times of this process on the axis of the one before."""
@@ -301,13 +306,14 @@ class OutboxExecutor:
         Raises:
             LedgerError: The ledger cannot be read.
         """
-        if plan_id is not None:
-            plans = list(self.ledger.newest(EXECUTION, subject=plan_id))
-        else:
-            wanted = {action.receipt.plan_id for action in self._open()}
-            plans = sorted((r for plan in wanted for r in self.ledger.newest(EXECUTION, subject=plan)), key=lambda r: r.sequence)
-        ids = [action_id for plan in plans for action_id in plan.entry.body["ids"]]
-        return Receipts.of([receipt for action_id in ids for receipt in self._receipt(action_id)])
+        with self._lock:
+            if plan_id is not None:
+                plans = list(self.ledger.newest(EXECUTION, subject=plan_id))
+            else:
+                wanted = {action.receipt.plan_id for action in self._open()}
+                plans = sorted((r for plan in wanted for r in self.ledger.newest(EXECUTION, subject=plan)), key=lambda r: r.sequence)
+            ids = [action_id for plan in plans for action_id in plan.entry.body["ids"]]
+            return Receipts.of([receipt for action_id in ids for receipt in self._receipt(action_id)])
 
     # ---------------------------------------------------------------- looking back
 
