@@ -91,7 +91,7 @@ class TestMeta(PlatformConformance):
                 session.requests.close()
 
             yield PlatformSubject(
-                platform=MetaPlatform(api=FacebookAdsApi(session, api_version="v26.0"), account="act_100"),
+                platform=MetaPlatform(api=FacebookAdsApi(session, api_version="v26.0"), account="act_100", creation={"campaign_id": "21"}),
                 target=Target("meta", "11"),
                 amounts=(Money.of("71.23", "EUR"), Money.of("45.67", "EUR")),
                 now=NOW,

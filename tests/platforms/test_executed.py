@@ -10,6 +10,7 @@ import pytest
 
 from closedloop.execute import OutboxExecutor
 from closedloop.ledger import SqliteLedger
+from closedloop.records.action import Change
 from closedloop.records.decision import Decision, Plan, Target
 from closedloop.records.interval import Interval
 from closedloop.records.money import Money
@@ -201,3 +202,25 @@ def test_metas_four_changes_an_hour_are_never_exceeded(tmp_path):
         assert "613" not in {r.code.split("/")[0] for i in range(7) for r in executor.receipts(f"p{i}")}
         states = [executor.receipts(f"p{i}")[0].state for i in range(7)]
         assert states.count("confirmed") == len(changes) >= 4
+
+
+@pytest.mark.parametrize("fault", [None, "lost", "late", "dropped", "html", "server error", "quota"])
+def test_a_creation_is_made_once_and_found(fault, tmp_path):
+    """Whatever becomes of the answer, one campaign with the decision's mark is there in the end, and its budget is right."""
+    with meta() as door, SqliteLedger(tmp_path / "loop.db") as ledger:
+        door.platform.level, door.platform.creation = "campaign", {"objective": "OUTCOME_SALES", "special_ad_categories": []}
+        if fault is not None:
+            door.world.script("write", door.faults[fault])
+        executor = OutboxExecutor(ledger, {"meta": door.platform})
+        change = Change(action_id="d-7", target=Target("meta", "Holdout north"), kind="create", budget=Money.of("71.23", "EUR"))
+        now = START
+        executor.submit("p1", [change], now=now, reason="a holdout for the north")
+        for _ in range(200):
+            due = executor.tick(now)
+            if due is None:
+                break
+            door.world.advance((due - now).total_seconds())
+            now = due
+        made = [v for v in door.world.objects.values() if "Holdout" in v.get("name", "")]
+        assert [(m["name"], m["daily_budget"], m["status"]) for m in made] == [("Holdout north [cl:d-7]", "7123", "PAUSED")]
+        assert executor.receipts("p1")[0].state == "confirmed"

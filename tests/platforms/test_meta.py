@@ -101,6 +101,20 @@ class TestChanges:
         assert meta.send(budget("950", "21"), now=NOW).status == "accepted"
         assert server.world.objects["21"]["daily_budget"] == "95000"
 
+    def test_creates_only_when_told_what(self, meta, server):
+        """Without the fields of a new object nothing is created; with them it starts paused, with its mark, and is found by it."""
+        change = Change(action_id="d-7", target=Target("meta", "North"), kind="create", budget=Money.of("71.23", "EUR"))
+        assert meta.send(change, now=NOW).code == "kind"
+        assert not server.world.writes
+        meta.creation = {"campaign_id": "21", "optimization_goal": "OFFSITE_CONVERSIONS"}
+        assert meta.find(change, now=NOW) == []
+        assert meta.send(change, now=NOW).status == "accepted"
+        (found,) = meta.find(change, now=NOW)
+        assert (found.budget, found.active) == (Money.of("71.23", "EUR"), False)
+        assert meta.read(found.target, now=NOW).budget == Money.of("71.23", "EUR")
+        meta.creation = {}
+        assert meta.send(change, now=NOW).code == "100"
+
     def test_validate_only_changes_nothing(self, meta, server):
         """The platform is asked, not told."""
         assert meta.validate(budget("12.34"), now=NOW).status == "accepted"

@@ -57,6 +57,8 @@ class MetaPlatform:
         reporting_window: The window in which Meta is asked to count conversions: clicks 1, 7 or 28 days, views 1 day or None.
         conversion_types: Action types that count as conversions.
         tags: Which field of the report gives each tag.
+        creation: What a new campaign or ad set needs besides its name and budget, in Meta's own fields (``objective``,
+            ``special_ad_categories``, ...); it starts paused unless a ``status`` is given. None refuses to create.
         name: Name of the platform, as registered with the loop.
         quiet_period: Seconds within which a write without an answer may still be applied.
     """
@@ -71,6 +73,7 @@ class MetaPlatform:
     tags: Mapping[str, str] = attrs.field(
         factory=lambda: {"campaign": "campaign_name", "audience": "adset_name", "creative": "ad_name", "placement": "publisher_platform"}
     )
+    creation: Mapping[str, Any] | None = None
     name: str = "meta"
     quiet_period: float = 60.0
     _currency: str | None = attrs.field(default=None, init=False)
@@ -192,6 +195,30 @@ class MetaPlatform:
         """Send one change once and say what is known of it; only a read confirms it."""
         return self._write(change, {}, now, timeout)
 
+    def find(self, change: Change, *, now: datetime) -> list[TargetState]:
+        """Return what bears the mark of a change's action in its name (``[cl:<action id>]``), which a creation puts there.
+
+        Meta does not refuse a second object of the same name, so a creation without an answer is looked for before it is repeated.
+
+        Raises:
+            PlatformError: It cannot be searched.
+        """
+        if self._currency is None:
+            self._account(now)
+        mark = _mark(change)
+        params: dict[str, Any] = {
+            "fields": "id,name,status,daily_budget",
+            "filtering": [{"field": "name", "operator": "CONTAIN", "value": mark}],
+            "limit": 50,
+        }
+        page = self._get((self.account, f"{self.level}s"), params, now)
+        with understood(self.name):
+            made = [(Target(self.name, str(line["id"])), line) for line in page["data"] if mark in line["name"]]
+            return [
+                TargetState(target=t, budget=self._money(line.get("daily_budget"), t), active=line["status"] == "ACTIVE", read_at=now)
+                for t, line in made
+            ]
+
     def validate(self, change: Change, *, now: datetime, timeout: float = 10.0) -> AttemptResult:
         """Ask Meta whether it would take a change, without making it (``validate_only``)."""
         return self._write(change, {"execution_options": ["validate_only"]}, now, timeout)
@@ -285,13 +312,19 @@ class MetaPlatform:
 
     def _write(self, change: Change, options: Mapping[str, Any], now: datetime, timeout: float) -> AttemptResult:
         params: dict[str, Any]
+        path: tuple[str, ...] = (change.target.resource,)
         try:
-            self._own(change.target)
-            if change.kind == "set_budget":
-                if self._currency is None:
-                    self._account(now)
+            if change.kind in ("set_budget", "create") and self._currency is None:
+                self._account(now)
+            if change.kind == "create" and self.creation is not None:
+                path = (self.account, f"{self.level}s")
+                name = f"{change.target.resource} {_mark(change)}"
+                params = {"status": "PAUSED", **self.creation, "name": name, "daily_budget": self._minor(change.budget)}
+            elif change.kind == "set_budget":
+                self._own(change.target)
                 params = {"daily_budget": self._minor(change.budget)}
             elif change.kind in _SWITCH:
+                self._own(change.target)
                 params = {"status": _SWITCH[change.kind]}
             else:
                 raise RejectedError("this adapter does not do that on Meta", "kind", change.kind, None, ("set_budget", *_SWITCH))
@@ -302,11 +335,12 @@ class MetaPlatform:
             return AttemptResult(status="not_sent", code=error.field or "authentication", message=str(error))
         except RejectedError as error:
             return AttemptResult(status="rejected", code=error.field or "", message=str(error))
-        found, refusal = self._ask("POST", (change.target.resource,), {**params, **options}, now, timeout)
+        found, refusal = self._ask("POST", path, {**params, **options}, now, timeout)
         if refusal is not None:
             budget_scope = f"{self.name}/{self.account}/budget/{change.target.resource}" if self.level == "adset" else None
             return refusal.attempt(change, budget_scope)
-        if found.get("success") is not True:
+        created = change.kind == "create" and str(found.get("id", "")).isdigit()
+        if found.get("success") is not True and not created:
             return AttemptResult(status="unknown", code="no success", message=redact(f"Meta answered {dict(found)}", self._secrets()))
         return AttemptResult(status="accepted", request_id=str(found["_request_id"]), usage=found["_usage"])
 
@@ -320,6 +354,10 @@ class MetaPlatform:
             nearest = self.rounded(budget)
             raise RejectedError("Meta cannot take this amount exactly", "budget", f"{budget.micros} micros", f"the nearest is {nearest}")
         return budget.micros // step
+
+
+def _mark(change: Change) -> str:
+    return f"[cl:{change.action_id}]"
 
 
 def _offset(currency: str) -> int:

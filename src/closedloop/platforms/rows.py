@@ -26,7 +26,7 @@ _DAY = timedelta(days=1)
 
 @contextmanager
 def understood(platform: str) -> Iterator[None]:
-    """Turn a report that is not what its documents say into an error that says so: a report is whole or raises.
+    """Turn an answer that is not what its documents say into an error that says so: a report is whole or raises.
 
     Raises:
         RejectedError: A line lacks a field, or holds something else than it should.

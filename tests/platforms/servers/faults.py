@@ -51,7 +51,7 @@ class World:
 
         def run() -> None:
             self.shown.append((self.clock, copy.deepcopy(self.objects)))
-            self.objects[name].update(values)
+            self.objects.setdefault(name, {}).update(values)
             self.writes.append((self.clock, name, dict(values)))
 
         with self.lock:

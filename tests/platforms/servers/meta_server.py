@@ -45,6 +45,7 @@ class MetaServer:
         self.insights: list[dict[str, Any]] = []
         self.page = 2
         self.late_by = 2.0
+        self.created = 0
         self.budget_changes: dict[str, list[float]] = {}
         self.world.objects = {
             "act_100": {"id": "act_100", "currency": currency, "timezone_name": timezone, "account_status": 1},
@@ -144,6 +145,8 @@ class MetaServer:
             return no(190, "Error validating access token: Session has expired on Monday.", subcode=463, http=401)
         if kind == "report":
             return 200, self._page(params)
+        if path[-1] in ("adsets", "campaigns"):
+            return self._edge(path[-1], kind, params, no)
         found = self.world.view().get(path[-1])
         if found is None:
             return no(100, f"Unsupported request. Object with ID '{path[-1]}' does not exist, cannot be loaded", subcode=33)
@@ -176,11 +179,29 @@ class MetaServer:
                 self.budget_changes[name].append(self.world.clock)
         return 200, {"success": True}
 
-    def _apply(self, name: str, params: dict[str, Any], delay: float = 0.0) -> None:
-        values = {k: params[k] for k in ("daily_budget", "status") if k in params}
+    def _edge(self, edge: str, kind: str, params: dict[str, Any], no: Any) -> tuple[int, Any]:
+        """Create on an edge of the account, or search it by name; a second object of the same name is not refused."""
+        if kind == "write":
+            if "objective" not in params and "campaign_id" not in params:
+                return no(100, "(#100) The parameter objective is required")
+            if int(params["daily_budget"]) < self.minimum:
+                return no(100, "Invalid parameter", subcode=1885272, error_user_msg="Your budget is too low. It must be at least €1.00.")
+            return 200, {"id": self._apply(edge, params)}
+        (wanted,) = json.loads(params["filtering"])
+        fields = params["fields"].split(",")
+        found = [(k, v) for k, v in self.world.view().items() if v.get("kind") == edge[:-1] and wanted["value"] in v.get("name", "")]
+        return 200, {"data": [{f: k if f == "id" else v[f] for f in fields if f == "id" or f in v} for k, v in found]}
+
+    def _apply(self, name: str, params: dict[str, Any], delay: float = 0.0) -> str:
+        values: dict[str, Any] = {k: params[k] for k in ("daily_budget", "status") if k in params}
+        if name in ("adsets", "campaigns"):
+            values |= {"kind": name[:-1], "name": params["name"], "account_id": "100"}
+            self.created += 1
+            name = str(7000 + self.created)
         if "status" in values:
             values["effective_status"] = values["status"]
         self.world.change(name, values, delay)
+        return name
 
     def _page(self, params: dict[str, Any]) -> dict[str, Any]:
         span = json.loads(params["time_range"])
