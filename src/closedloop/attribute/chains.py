@@ -18,7 +18,7 @@ from closedloop.attribute.absorb import watermarks
 from closedloop.attribute.heuristics import Touches
 from closedloop.attribute.journeys import Credits, Journeys, journeys_of, parts_of, timeline
 from closedloop.attribute.paths import PathCounts
-from closedloop.attribute.rows import CLICK, CONVERSION, Rows
+from closedloop.attribute.rows import CLICK, CONVERSION, NO_USER, Rows
 from closedloop.attribute.tables import ONE, START, WON, Table
 from closedloop.records.arms import Arms, IntArray
 from closedloop.records.batch import EventBatch
@@ -192,7 +192,9 @@ def event_paths(
     answered = np.zeros(len(rows), dtype=np.bool_)
     answered[j.touch] = True
     lost, begins = unanswered(rows, answered, limits, max(watermarks(batch, None).values(), default=0))
-    n_won, n_lost, n_bare = len(j.conversions), int(begins.sum()), len(j.without)
+    nobody = np.flatnonzero((rows.kind == CONVERSION) & ~rows.own_credit & (rows.user == NO_USER))
+    bare = np.concatenate([j.without, nobody])  # conversions without any touch inside their windows
+    n_won, n_lost, n_bare = len(j.conversions), int(begins.sum()), len(bare)
     journey = np.concatenate([j.journey, n_won + np.cumsum(begins) - 1])
     channels = code[rows.arm[np.concatenate([j.touch, lost])]]
     quantity, value = rows.quantity.astype(np.float64), rows.value / MICROS
@@ -201,7 +203,7 @@ def event_paths(
         channels,
         names,
         n_journeys=n_won + n_lost + n_bare,
-        conversions=np.concatenate([quantity[j.conversions], np.zeros(n_lost), quantity[j.without]]),
-        value=np.concatenate([value[j.conversions], np.zeros(n_lost), value[j.without]]),
+        conversions=np.concatenate([quantity[j.conversions], np.zeros(n_lost), quantity[bare]]),
+        value=np.concatenate([value[j.conversions], np.zeros(n_lost), value[bare]]),
         nulls=np.concatenate([np.zeros(n_won), np.ones(n_lost), np.zeros(n_bare)]),
     )
