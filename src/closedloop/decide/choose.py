@@ -29,6 +29,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
 
+_SCREEN = 1_000_000  # draws x arms that weak moves are looked for with
 _PASSES = 3  # times that waiting arms are taken out and the rest is timed again
 
 
@@ -101,7 +102,9 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
     total = _attainable(limits, free, p.known)
     duty = c.target_cost is None and c.target_roas is None
     unsure: dict[int, tuple[float, float]] = {}  # the first move that was too unsure, by arm: its budget and its chance
+    few = joint.first(max(200, _SCREEN // max(1, int(p.known.sum()))))
     for turn in range(_PASSES + 1):
+        sample = few  # a part of the draws finds the weak moves, all of them judge what is left
         while True:
             if c.max_changes is None:
                 allocation = allocate(curves, limits, free, p.known)
@@ -112,14 +115,17 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
                 free = left
             move = allocation.after - limits.now
             moved = np.flatnonzero(move)
-            gains = joint.gain(position[moved], limits.now[moved], allocation.after[moved])
+            gains = sample.gain(position[moved], limits.now[moved], allocation.after[moved])
             chances = helps(gains, move[moved], allocation.price) if len(moved) else np.empty(0)
             small = np.abs(move) < np.maximum(np.maximum(c.min_change * limits.now, c.min_step * MICROS / limits.step), 1.0) - 1e-9
             thin = np.zeros(len(free), dtype=bool)
             thin[moved] = chances < c.min_probability
             weak = np.flatnonzero(free & (move != 0.0) & (small | thin))
             if not len(weak):
-                break
+                if sample is joint:
+                    break
+                sample = joint
+                continue
             for i in np.flatnonzero(thin):
                 unsure.setdefault(int(i), (float(allocation.after[i]), float(chances[np.searchsorted(moved, i)])))
             ranking = np.ones(len(free))
@@ -127,8 +133,9 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
             ranking[small] -= 2.0  # what is not worth a call goes first
             weak = weak[np.argsort(ranking[weak], kind="stable")]
             dropped = _drop(limits, free, p.known, total, weak, duty=duty)
-            if not len(dropped):
+            if not len(dropped) and sample is joint:
                 break  # they must move for the total to be met
+            sample = sample if len(dropped) else joint
             for i in dropped:
                 more[int(i)] = weak_move(p, int(i), *unsure.get(int(i), (float(allocation.after[i]), None)))
                 free[i] = False

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from closedloop.decide.allocate import allocate, worth
 from closedloop.decide.choose import Chosen, Rules, choose
 from closedloop.decide.curves import certain_moves, learn
-from closedloop.decide.evidence import Draws, draw, summary
+from closedloop.decide.evidence import Draws, draw, intervals, summary
 from closedloop.decide.holds import Why, find_holds
 from closedloop.decide.identity import decision_id, digest_of, plan_id, provenance_of
 from closedloop.decide.limits import check_total, find_limits, step_micros
@@ -265,11 +265,16 @@ class BudgetDecider:
         added = worth(p.curves, p.limits, allocation)
         order = np.argsort(-added[moved], kind="stable")
         sure = certain_moves(p.signals, moved, allocation.after[moved] > p.limits.now[moved], 1.0 - self.level)
-        decisions = tuple(self._decision(p, digest, chosen, int(j), sure[j]) for j in order)
+        part = p.curves.take(moved)
+        marginals, elasticities = part.marginal(p.limits.now[moved]), p.response.take(moved).elasticity()
+        alone = intervals(gains, self.level)
+        decisions = tuple(
+            self._decision(p, digest, chosen, int(j), alone[j], sure[j], float(marginals[j]), float(elasticities[j])) for j in order
+        )
         still = np.array(sorted(found), dtype=np.int64)
         still_known = still[p.known[still]]
         missed = joint.gain(position[still_known], p.limits.now[still_known], ideal[still_known])
-        best = dict(zip(still_known.tolist(), missed.T, strict=True))
+        best = dict(zip(still_known.tolist(), intervals(missed, self.level), strict=True))
         holds = tuple(self._hold(p, i, found[i], best.get(i), float(ideal[i])) for i in still.tolist())
         provenance = provenance_of(p, self, digest, allocation) | {"alternatives": self._alternatives(p, joint, ideal)}
         return Plan(
@@ -298,13 +303,13 @@ class BudgetDecider:
             found.append({"name": name, "gain": [gain.low, gain.estimate, gain.high], "p_gain": chance})
         return found
 
-    def _decision(self, p: Problem, digest: str, chosen: Chosen, j: int, sure: bool | None) -> Decision:
+    def _decision(
+        self, p: Problem, digest: str, chosen: Chosen, j: int, gain: Interval, sure: bool | None, marginal: float, elasticity: float
+    ) -> Decision:
         allocation, i = chosen.allocation, int(chosen.moved[j])
         arm, signals, money = p.signals.arms[i], p.signals, MICROS / p.limits.step
-        now = p.limits.now[[i]]
-        marginal = float(p.curves.take([i]).marginal(now)[0]) * money
-        price = float(allocation.prices[i]) * money
-        up = allocation.after[i] > now[0]
+        marginal, price = marginal * money, float(allocation.prices[i]) * money
+        up = allocation.after[i] > p.limits.now[i]
         word = "conversions" if p.unit == "conversions" else p.unit
         reason = (
             f"the next {p.currency} a day here brings {number(marginal)} {word}, {'more' if up else 'less'} than the {number(price)} "
@@ -316,14 +321,14 @@ class BudgetDecider:
             target=self.target(signals, arm),
             before=Money(int(p.budgets[i]), p.currency),
             after=Money(int(allocation.after[i]) * p.limits.step, p.currency),
-            gain=summary(chosen.gains[:, j], self.level)[0],
+            gain=gain,
             p_gain=float(chosen.chances[j]),
             reason=reason,
             triggers={
                 "certain": sure,
                 "marginal_value": marginal,
                 "price": price,
-                "elasticity": float(p.response.take([i]).elasticity()[0]),
+                "elasticity": elasticity,
                 "response_learned": float(1.0 - p.response.prior_share[i]),
                 "spend_per_day": float(signals.spend_per_day[i]),
                 "weekly_conversions": float(signals.weekly_conversions[i]),
@@ -335,12 +340,9 @@ class BudgetDecider:
             },
         )
 
-    def _hold(self, p: Problem, i: int, why: Why, missed: npt.NDArray[np.float32] | None, ideal: float) -> Hold:
+    def _hold(self, p: Problem, i: int, why: Why, missed: Interval | None, ideal: float) -> Hold:
         arm = p.signals.arms[i]
-        if missed is None:
-            gain = Interval(low=-np.inf, estimate=0.0, high=np.inf, level=self.level, kind="credible")
-        else:
-            gain = summary(missed, self.level)[0]
+        unknown = Interval(low=-np.inf, estimate=0.0, high=np.inf, level=self.level, kind="credible")
         return Hold(
             arm=arm,
             target=self.target(p.signals, arm),
@@ -348,7 +350,7 @@ class BudgetDecider:
             reason=why.reason,
             explanation=why.explanation,
             lift=why.lift,
-            gain=gain,
+            gain=unknown if missed is None else missed,
             triggers={**why.triggers, "best_budget": ideal * p.limits.step / MICROS},
         )
 

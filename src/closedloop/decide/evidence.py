@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from closedloop.records.interval import Interval
+from closedloop.records.interval import Interval, Intervals
 from closedloop.records.signal import Signals
 from closedloop.stats.response import Response
 
@@ -34,6 +34,10 @@ class Draws:
     level: SingleArray
     theta: SingleArray
     response: Response
+
+    def first(self, size: int) -> Draws:
+        """Return the first ``size`` draws."""
+        return self if size >= len(self.level) else attrs.evolve(self, level=self.level[:size], theta=self.theta[:size])
 
     def gain(self, arms: IntArray, before: FloatArray, after: FloatArray) -> SingleArray:
         """Return draws of the change of outcome a day at positions ``arms`` (shape (m,)), shape (D, m)."""
@@ -78,6 +82,15 @@ def summary(gain: npt.NDArray[np.floating], level: float) -> tuple[Interval, flo
     lost = gain[gain < 0.0]
     shortfall = float(-lost.mean()) if len(lost) else 0.0
     return Interval.of_draws(gain, level=level), float((gain > 0.0).mean()), shortfall
+
+
+def intervals(gain: npt.NDArray[np.floating], level: float) -> list[Interval]:
+    """Return the interval of each column of draws (shape (D, m)), computed in blocks of columns."""
+    found: list[Interval] = []
+    columns = max(1, _BLOCK // max(1, len(gain)))
+    for j in range(0, gain.shape[1], columns):
+        found += list(Intervals.of_draws(gain[:, j : j + columns], level=level, kind="credible"))
+    return found
 
 
 def helps(gain: SingleArray, move: FloatArray, price: float) -> FloatArray:
