@@ -170,3 +170,36 @@ def test_ten_million_characters(tmp_path: Path) -> None:
         done = INGESTOR.ingest(path)
         assert (done.n_accepted, len(done.quarantine)) == (1, 1)
         assert len(repr(done.quarantine)) < 2000
+
+
+def test_arrows_own_types(tmp_path: Path) -> None:
+    """Dictionaries, decimals, days, views, lists and structs of Arrow are read as what they hold; null is not NaN."""
+    pa = pytest.importorskip("pyarrow")
+    import datetime as dt
+    from decimal import Decimal
+
+    moment = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
+    table = pa.table(
+        {
+            "event_id": pa.array(["1", "2", "3", None], pa.large_string()),
+            "kind": pa.array(["click", "click", "spend", "click"]).dictionary_encode(),
+            "occurred_at": pa.array([moment] * 4, pa.timestamp("ns", "Europe/Berlin")),
+            "recorded_at": pa.array([dt.date(2026, 2, 1)] * 4, pa.date32()),
+            "platform": pa.array(["x", "y", "x", "x"], pa.string_view()),
+            "creative": pa.array([[1], None, None, None], pa.list_(pa.int64())),
+            "cost": pa.array([Decimal("0.10"), None, Decimal("3"), None], pa.decimal128(10, 2)),
+            "value": pa.array([1.0, float("nan"), 0.0, None], pa.float64()),
+            "quantity": pa.array([1, 2, None, 3], pa.int32()),
+        }
+    )
+    done = TableIngestor(TagSchema(arm=("platform",)), zone="UTC").ingest(table)
+    assert [(r.position, r.field, r.reason) for r in done.quarantine.rows] == [
+        (0, "creative", "is not readable text"),
+        (1, "value", "is NaN"),
+    ]
+    assert done.batch.cost.tolist() == [3_000_000, 0]
+    assert done.batch.quantity.tolist() == [1, 3]
+    assert done.batch.occurred_at.tolist() == [int(moment.timestamp()) * 1_000_000] * 2
+    assert done.batch.recorded_at.view("datetime64[us]").astype("datetime64[D]").astype(str).tolist() == ["2026-02-01"] * 2
+    with pytest.raises(InputError, match="zone='UTC'"):
+        INGESTOR.ingest(table.set_column(2, "occurred_at", pa.array([dt.datetime(2026, 1, 1)] * 4, pa.timestamp("us"))))  # noqa: DTZ001

@@ -100,7 +100,7 @@ def encode_texts(column: Any) -> tuple[Codes, Objects]:
     else:
         try:
             raw, distinct = pd.factorize(column.array, use_na_sentinel=True)
-        except TypeError:  # unhashable values (lists, dictionaries): name their type instead
+        except (TypeError, NotImplementedError):  # unhashable values (lists, dictionaries): name their type instead
             cleaned = np.array([None if _is_null(v) else text_of(v) for v in column] + [None], dtype=object)[:-1]
             raw, distinct = pd.factorize(cleaned, use_na_sentinel=True)
     codes = raw.astype(np.int32, copy=False)
@@ -369,10 +369,10 @@ def read_numbers(column: Any) -> tuple[Float64, Int8]:
 
         kind = dtype.pyarrow_dtype
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-            missing = column.isna().to_numpy(dtype=bool) if kind.id is None else np.asarray(column.array._pa_array.is_null())
-            values = np.asarray(column.array._pa_array.cast(pa.float64()).fill_null(0.0), dtype=np.float64).copy()
-            why = np.where(missing, MISSING, np.where(np.isnan(values), NOT_A_NUMBER, FINE)).astype(np.int8)
-            return values, why
+            values = pa.array(column.array).cast(pa.float64())
+            missing = np.asarray(values.is_null())  # NaN is no null here: it was given
+            out = np.asarray(values.fill_null(0.0), dtype=np.float64).copy()  # Arrow's own buffer may not be written to
+            return out, np.where(missing, MISSING, np.where(np.isnan(out), NOT_A_NUMBER, FINE)).astype(np.int8)
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             column = _from_arrow(column)
         else:

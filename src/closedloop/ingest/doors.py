@@ -97,8 +97,16 @@ def _columns_frame(columns: Mapping[Any, Any]) -> Any:
 def _arrow_frame(table: Any) -> Any:
     """Return an Arrow table as pandas with Arrow's own buffers (nulls stay nulls, NaN stays NaN)."""
     import pandas as pd
+    import pyarrow as pa
 
-    return table.to_pandas(types_mapper=pd.ArrowDtype)
+    # From pandas 3 on, plain text columns are Arrow's; before, they would become objects.
+    text = pd.Series([], dtype="str").dtype
+
+    def mapped(kind: Any) -> Any:
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        return text if is_text and isinstance(text, pd.StringDtype) else pd.ArrowDtype(kind)
+
+    return table.to_pandas(types_mapper=mapped)
 
 
 def dict_chunks(rows: Iterable[Any], rows_at_once: int) -> Iterator[Chunk]:
