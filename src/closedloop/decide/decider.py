@@ -17,6 +17,7 @@ from closedloop.decide.allocate import allocate, worth
 from closedloop.decide.choose import Chosen, Rules, choose
 from closedloop.decide.curves import certain_moves, learn
 from closedloop.decide.evidence import Draws, draw, intervals, summary
+from closedloop.decide.excite import Excitation, excite
 from closedloop.decide.holds import Why, find_holds
 from closedloop.decide.identity import decision_id, digest_of, plan_id, provenance_of
 from closedloop.decide.limits import check_total, find_limits, step_micros
@@ -27,7 +28,7 @@ from closedloop.errors import ConfigurationError
 from closedloop.records.arms import Arm
 from closedloop.records.decision import Constraints, Decision, Hold, HoldReason, Plan, Target
 from closedloop.records.interval import Interval
-from closedloop.records.moments import from_us, to_us
+from closedloop.records.moments import US_PER_DAY, from_us, to_us
 from closedloop.records.money import MICROS, Money
 from closedloop.records.signal import Signals
 from closedloop.records.window import AttributionWindow
@@ -78,6 +79,7 @@ class BudgetDecider:
             a move is put off where waiting is worth more.
         looks: Days of waiting that are weighed against acting; empty switches that off.
         scenarios: Simulated futures for it.
+        excitation: Small random changes to learn the curves; None, the default, makes none (see `closedloop.decide.excite`).
         window: When given, signals made under another window are held, not used.
 
     References:
@@ -101,6 +103,7 @@ class BudgetDecider:
         learning_days: float = 3.0,
         looks: tuple[float, ...] = (1.0, 3.0),
         scenarios: int = 16,
+        excitation: Excitation | None = None,
         window: AttributionWindow | None = None,
     ) -> None:
         if not 0.0 < level < 1.0:
@@ -134,6 +137,9 @@ class BudgetDecider:
             scenarios=scenarios,
         )
         self.window = window
+        if excitation is not None and self.constraints.max_changes is not None:
+            raise ConfigurationError("random changes and a largest number of changes exclude each other", "excitation", None, "drop one")
+        self.excitation = excitation
 
     def __repr__(self) -> str:
         return f"BudgetDecider({self.constraints}, level={self.level}, draws={self.draws}, seed={self.seed})"
@@ -182,8 +188,13 @@ class BudgetDecider:
         joint = draw(signals, index, problem.value[index], problem.response.take(index), generator, self.draws)
         ideal = self._ideal(problem)
         chosen = choose(problem, self.rules, found, joint, generator, horizon)
+        excitation: dict[str, Any] | None = None
+        if self.excitation is not None:
+            still = np.zeros(len(signals), dtype=bool)
+            still[list(found)] = True
+            chosen, excitation = excite(problem, chosen, joint, still, self.excitation, now_us // US_PER_DAY)
         found.update(chosen.holds)
-        return self._plan(problem, digest, made_at, horizon, found, joint, ideal, chosen)
+        return self._plan(problem, digest, made_at, horizon, found, joint, ideal, chosen, excitation)
 
     def evaluate(
         self, signals: Signals, current_budgets: Mapping[Arm, Money] | None, after: Mapping[Arm, Money]
@@ -257,6 +268,7 @@ class BudgetDecider:
         joint: Draws,
         ideal: FloatArray,
         chosen: Chosen,
+        excitation: Mapping[str, Any] | None,
     ) -> Plan:
         allocation, moved, gains = chosen.allocation, chosen.moved, chosen.gains
         position = np.cumsum(p.known) - 1
@@ -277,6 +289,8 @@ class BudgetDecider:
         best = dict(zip(still_known.tolist(), intervals(missed, self.level), strict=True))
         holds = tuple(self._hold(p, i, found[i], best.get(i), float(ideal[i])) for i in still.tolist())
         provenance = provenance_of(p, self, digest, allocation) | {"alternatives": self._alternatives(p, joint, ideal)}
+        if excitation is not None:
+            provenance["excitation"] = dict(excitation)
         return Plan(
             plan_id=plan_id(digest),
             made_at=made_at,

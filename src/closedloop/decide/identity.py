@@ -72,6 +72,7 @@ def digest_of(
         "prior": plain(decider.prior),
         "response": [decider.response, decider.observed_weight],
         "rules": plain(decider.rules),
+        "excitation": plain(decider.excitation),
         "now": now_us,
         "horizon": horizon,
         "window": str(signals.window),

@@ -1,0 +1,94 @@
+"""Excitation: off by default, neutral in total, bounded in cost, silent where arms look alike; its power by simulation."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from closedloop.decide import BudgetDecider, Excitation
+from closedloop.decide.excite import power
+from closedloop.errors import ConfigurationError
+from closedloop.records.decision import Constraints
+from closedloop.stats.response import ResponsePrior
+from closedloop.stats.response_fit import DailyCounts, fit_response
+
+QUIET = {"minimum_volume": 0, "min_probability": 0.999}  # no moves but random ones
+
+
+def decide(signals, **more):
+    # The signals of the factory were made on day 20,000; a block of 8 days begins there.
+    return BudgetDecider(Constraints(**QUIET), excitation=Excitation(block_days=8, **more), looks=()).decide(signals)
+
+
+def test_off_by_default(signals_of):
+    """No random change without being asked."""
+    plan = BudgetDecider(Constraints(**QUIET)).decide(signals_of([20, 30, 25, 40], [100] * 4))
+    assert "excitation" not in plan.provenance
+
+
+def test_pairs_keep_the_total_and_are_logged(signals_of):
+    """What one gives another gets; the log names every change, and the same seed and block repeat it."""
+    signals = signals_of([20, 30, 25, 40], [100] * 4)
+    plan = decide(signals, max_cost=0.1)
+    log = plan.provenance["excitation"]
+    assert len(log["changes"]) == len(plan.decisions) == 4
+    assert sum(log["changes"].values()) == pytest.approx(0.0)
+    assert {abs(v) for v in log["changes"].values()} == {10.0}
+    for d in plan.decisions:
+        assert d.after.units - d.before.units == pytest.approx(log["changes"][" / ".join(d.arm)])
+    assert decide(signals, max_cost=0.1).decisions == plan.decisions
+    other = {tuple(sorted(decide(signals, max_cost=0.1, seed=s).provenance["excitation"]["changes"].items())) for s in range(12)}
+    assert len(other) > 3
+
+
+def test_cost_is_bounded_and_data_holds_stay(signals_of):
+    """A small cost bound leaves arms out; an arm on hold for its data never moves."""
+    signals = signals_of([20, 30, 25, 40], [100] * 4, tagged_share=[0, 1, 1, 1])
+    plan = decide(signals, max_cost=0.1)
+    assert ("google", "c00") not in {d.arm for d in plan.decisions}
+    assert decide(signals_of([20, 30, 25, 40], [100] * 4), max_cost=0.0).provenance["excitation"]["changes"] == {}
+
+
+def test_silent_where_arms_look_alike(signals_of):
+    """Equal returns leave nothing to learn for."""
+    assert decide(signals_of([20, 20.3, 20.1, 19.8], [100] * 4), max_cost=0.1).provenance["excitation"]["proposed"] == 0
+
+
+def test_only_on_the_first_day_of_a_block(signals_of):
+    """A change stands for its block: on the second day nothing is drawn."""
+    plan = BudgetDecider(Constraints(**QUIET), excitation=Excitation(block_days=8, max_cost=0.1), looks=()).decide(
+        signals_of([20, 30, 25, 40], [100] * 4), now=datetime(2024, 10, 5, tzinfo=UTC)
+    )
+    assert plan.provenance["excitation"]["changes"] == {}
+
+
+def test_the_stated_power_is_what_a_fit_finds(signals_of):
+    """Simulated: days at plus and minus the amplitude narrow the exponent as far as was computed before."""
+    signals = signals_of([400.0], [100.0])
+    decider = BudgetDecider(Constraints(**QUIET), prior=ResponsePrior(shared=0.0), response="prior")
+    problem = decider.problem(signals, None)
+    stated = power(problem, problem.known, Excitation(amplitude=0.3, block_days=56))
+    rng = np.random.default_rng(0)
+    sign = np.tile([1.0, -1.0], 28)
+    spend = 100.0 * (1.0 + 0.3 * sign)
+    found = []
+    for _ in range(20):
+        count = rng.poisson(400.0 * (spend / 100.0) ** 0.65).astype(float)
+        data = DailyCounts(arm=np.zeros(56, dtype=np.int64), day=np.arange(56), spend=spend, count=count, maturity=np.ones(56))
+        fit = fit_response(data, np.array([100.0]), ResponsePrior(shared=0.0), today=56, half_life=None, observed_weight=1.0).response
+        beta = expit(fit.location[0])
+        found.append(fit.scale[0] * beta * (1 - beta))
+    assert np.median(found) == pytest.approx(stated.sd_after[0], rel=0.25)
+    assert stated.sd_after[0] < 0.25 * stated.sd_before[0]
+
+
+def test_wrong_settings():
+    """Each wrong setting is named."""
+    for wrong in ({"amplitude": 0.9}, {"block_days": 0}, {"max_cost": 2.0}):
+        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+            Excitation(**wrong)
+    with pytest.raises(ConfigurationError, match="excitation"):
+        BudgetDecider(Constraints(max_changes=3), excitation=Excitation())
