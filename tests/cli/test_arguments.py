@@ -135,3 +135,14 @@ def test_demo_refuses_what_it_cannot_run(tmp_path: Path, capsys: pytest.CaptureF
     assert "--weeks" in capsys.readouterr().err
     assert main(["demo", "--seed", "-1", "--out", str(tmp_path)]) == 1
     assert "--seed" in capsys.readouterr().err
+
+
+def test_text_files_of_other_encodings_separators_and_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A semicolon file in Latin-1 with times in whole seconds is read once the words say so; each error names the word."""
+    rows = ["kind;occurred_at;user_id;campaign", "click;1772359200;u1;fr\u00fchling", "conversion;1772366400;u1;"]
+    content = "\n".join(rows).encode("latin-1")
+    assert run(tmp_path, content) == 1
+    assert "--encoding" in capsys.readouterr().err
+    assert run(tmp_path, content, "--encoding", "latin-1") == 1
+    assert run(tmp_path, content, "--encoding", "latin-1", "--time-unit", "s", "--separator", ";") == 0
+    assert "fr\u00fchling" in capsys.readouterr().out

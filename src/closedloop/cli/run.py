@@ -26,9 +26,9 @@ def _off(text: str) -> str | None:
     return None if text == "off" else text
 
 
-def _columns(path: str) -> list[str]:
+def _columns(path: str, encoding: str, separator: str | None) -> list[str]:
     """Return the column names of a file, from its first rows."""
-    for chunk in chunks(path, rows_at_once=100):
+    for chunk in chunks(path, encoding=encoding, separator=separator, rows_at_once=100):
         return list(chunk.columns)
     raise InputError("the file has no rows", "FILE", path, "give a file with a header and at least one row")
 
@@ -39,7 +39,7 @@ def ingestor_for(options: argparse.Namespace, mapping: dict[str, str]) -> TableI
     Raises:
         MissingColumnError: No tag column is there to make an arm of.
     """
-    columns = _columns(options.files[0])
+    columns = _columns(options.files[0], options.encoding, options.separator)
     preset = options.preset
     if preset is None and not mapping and "kind" not in columns:
         known = sorted((len(p.needs), name) for name, p in PRESETS.items() if p.needs and set(p.needs) <= set(columns))
@@ -58,7 +58,16 @@ def ingestor_for(options: argparse.Namespace, mapping: dict[str, str]) -> TableI
         tags = TagSchema(arm=arm) if arm else None
     if preset is not None:
         print(f"preset: {preset}")
-    return TableIngestor(tags=tags, mapping=mapping, preset=preset, zone=options.zone)
+    return TableIngestor(
+        tags=tags,
+        mapping=mapping,
+        preset=preset,
+        zone=options.zone,
+        time_unit=options.time_unit,
+        currency=options.currency,
+        encoding=options.encoding,
+        separator=options.separator,
+    )
 
 
 def _watermark(ingested: Ingested) -> Any:

@@ -88,7 +88,7 @@ def _tag_finding(scope: str, tagged: float, rows: float, limits: Thresholds) -> 
     severity: Severity = "ok"
     if rows > 0 and measured.high < limits.tagged_critical:
         severity = "critical"
-    elif rows > 0 and measured.estimate < limits.tagged_warning:
+    elif rows > 0 and tagged / rows < limits.tagged_warning:  # one event with all its tags is no reason to warn
         severity = "warning"
     evidence = f"{tagged:,.0f} of {rows:,.0f} touch and spend events carry every tag" if rows else "no touch or spend events this cycle"
     mend = "" if severity == "ok" else "mend the links of the campaigns named in the tag report; the quarantine keeps their rows"
