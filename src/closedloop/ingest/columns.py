@@ -34,6 +34,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0}
 # An offset counts only after a time of day: the "-05" of "2026-11-05" is a day.
+_WHOLE = r"-?\d{1,18}"  # a count of seconds or less since 1970, as a text file writes it
 _AWARE = r"\d[:.,]?\d(?:[.,]\d+)?\s?(?:[Zz]|UTC|GMT|[+-]\d\d(?::?\d\d)?)$"
 _CLOCK = r"[T ]\d\d"
 NOT_TEXT = "\0"  # marks what is no text, or no valid Unicode: the schema refuses texts that hold it
@@ -219,7 +220,7 @@ def read_times(column: Any, field: str, zone: tzinfo | None, unit: str | None) -
         return np.append(us, NO_TIME)[codes], np.append(why, MISSING).astype(np.int8)[codes]
     if dtype.kind == "O" and isinstance(dtype, np.dtype):
         return _objects(column, zone, unit)
-    return _texts(column, zone)
+    return _texts(column, zone, unit)
 
 
 def _missing(n: int) -> tuple[Int64, Int8]:
@@ -234,8 +235,10 @@ def _from_arrow(column: Any) -> Any:
     if pa.types.is_date(kind):
         return pd.Series(column.to_numpy(dtype=object, na_value=None), dtype=object)
     if pa.types.is_timestamp(kind):
-        plain = f"datetime64[{kind.unit}]" if kind.tz is None else pd.DatetimeTZDtype(kind.unit, "UTC")
-        return column.astype(plain)
+        stamps = pa.array(column.array).cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.int64())  # whole columns, no objects
+        us = np.asarray(stamps.fill_null(int(NO_TIME)), dtype=np.int64)
+        moments = pd.Series(us.view("datetime64[us]"))
+        return moments if kind.tz is None else moments.dt.tz_localize("UTC")
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return column.astype("str") if int(pd.__version__.split(".")[0]) >= 3 else column.astype(object)
     return pd.Series(column.to_numpy(dtype=object, na_value=None), dtype=object)
@@ -273,8 +276,8 @@ def _counted(column: Any, unit: str) -> tuple[Int64, Int8]:
     return us, np.where(inside, FINE, np.where(given, UNREADABLE, MISSING)).astype(np.int8)
 
 
-def _texts(column: Any, zone: tzinfo | None) -> tuple[Int64, Int8]:
-    """Times written as text, ISO 8601; parsed as UTC where an offset is written, by the zone where not."""
+def _texts(column: Any, zone: tzinfo | None, unit: str | None) -> tuple[Int64, Int8]:
+    """Times written as text: ISO 8601, as UTC where an offset is written and by the zone where not; whole numbers where a unit is given."""
     import pandas as pd
 
     given = column.notna().to_numpy() & (column.str.strip() != "").fillna(False).to_numpy(dtype=bool)
@@ -292,7 +295,11 @@ def _texts(column: Any, zone: tzinfo | None) -> tuple[Int64, Int8]:
         stamps, _ = _stamps(parsed.dt.tz_localize(None))
         good = stamps != NO_TIME
         us[good], why[good] = stamps[good], FINE
-    naive = given & short & ~aware
+    counted = np.zeros(len(column), dtype=bool)
+    if unit is not None:
+        counted = readable.str.strip().str.fullmatch(_WHOLE).fillna(False).to_numpy(dtype=bool)
+        us[counted], why[counted] = _counted(readable[counted].str.strip().astype(np.int64), unit)
+    naive = given & short & ~aware & ~counted
     if naive.any():
         parsed = pd.to_datetime(readable.where(naive), format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
         good = parsed.notna().to_numpy()
@@ -313,7 +320,7 @@ def _objects(column: Any, zone: tzinfo | None, unit: str | None) -> tuple[Int64,
     is_text = np.fromiter((isinstance(v, str) for v in values), dtype=bool, count=len(values))
     if is_text.any():
         at = np.flatnonzero(is_text)
-        us[at], why[at] = _texts(pd.Series(values[at], dtype="str"), zone)
+        us[at], why[at] = _texts(pd.Series(values[at], dtype="str"), zone, unit)
     for i in np.flatnonzero(~is_text):
         us[i], why[i] = _moment(values[i], zone, unit)
     return us, why
