@@ -4,7 +4,17 @@ Ingest tagged events, attribute conversions inside one window, rank arms by prob
 change, and learn from what came back. See `ClosedLoop` for the whole, and the rooms for the parts.
 """
 
-from closedloop.attribute import PathCounts, PathCredits, WindowedAttribution, attribute_paths, event_paths
+from closedloop.attribute import (
+    Incrementality,
+    LiftResult,
+    PathCounts,
+    PathCredits,
+    WindowedAttribution,
+    attribute_paths,
+    audit,
+    event_paths,
+    incremental,
+)
 from closedloop.classify import BayesClassifier, LastWindowClassifier, ModelClassifier, SequenceClassifier
 from closedloop.decide import BudgetDecider, Guardrails
 from closedloop.errors import (
@@ -26,7 +36,7 @@ from closedloop.errors import (
     WindowMismatchError,
 )
 from closedloop.execute import DelayReport, OutboxExecutor, Reconciliation, delay_report
-from closedloop.health import LiftTest, Thresholds, assess, compare_reports, credit_against_tests, trends
+from closedloop.health import Thresholds, assess, compare_reports, trends
 from closedloop.ingest import EventRecorder, Privacy, TableIngestor, TagRegistry
 from closedloop.interfaces import (
     AppliesChanges,
@@ -91,6 +101,7 @@ __all__ = [
     "HealthReport",
     "Hold",
     "HoldoutPlan",
+    "Incrementality",
     "InfeasibleError",
     "Ingested",
     "Ingestor",
@@ -101,7 +112,7 @@ __all__ = [
     "LastWindowClassifier",
     "Ledger",
     "LedgerError",
-    "LiftTest",
+    "LiftResult",
     "LimitsRequests",
     "Market",
     "MemoryLedger",
@@ -151,10 +162,11 @@ __all__ = [
     "__version__",
     "assess",
     "attribute_paths",
+    "audit",
     "compare_reports",
-    "credit_against_tests",
     "delay_report",
     "event_paths",
+    "incremental",
     "plan_holdout",
     "replay",
     "trends",
