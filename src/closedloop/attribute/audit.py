@@ -12,13 +12,14 @@ import attrs
 import numpy as np
 
 from closedloop.attribute.attribution import WindowedAttribution
-from closedloop.attribute.incrementality import GRID, LiftResult, share_posterior
+from closedloop.attribute.incrementality import GRID, share_posterior
 from closedloop.display import number
 from closedloop.errors import InputError
 from closedloop.records.arms import Arm, Coded
 from closedloop.records.batch import CLICK, CONVERSION, IMPRESSION, EventBatch
 from closedloop.records.feedback import Finding, Severity
 from closedloop.records.interval import Interval
+from closedloop.records.lift import LiftResult
 from closedloop.records.outcomes import Outcomes
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow

@@ -19,6 +19,7 @@ from closedloop.display import frame, html_table, text_table
 from closedloop.errors import ConfigurationError, InputError
 from closedloop.records.arms import Arms
 from closedloop.records.interval import FloatArray, Intervals
+from closedloop.records.lift import LiftResult
 from closedloop.records.outcomes import Outcomes
 
 MOST = 1.5  # largest share: some effects of advertising never pass through a touch
@@ -29,67 +30,6 @@ PRIORS: Mapping[str, tuple[float, float]] = {
     "other": (0.7, 0.4),
 }
 GRID = np.linspace(0.0, MOST, 601)
-
-
-@attrs.frozen(kw_only=True)
-class LiftResult:
-    """What a randomised test found.
-
-    Give the counts of both groups, or ``estimate`` and ``standard_error`` of the caused conversions among the treated.
-
-    Args:
-        where: Tags of the arms tested, such as ``{"platform": "meta", "audience": "retargeting"}``; an empty one means all.
-        attributed: Conversions credited to those arms among the treated, under the attribution's own window.
-        treated, control: Conversions in each group, credited or not.
-        treated_users, control_users: Sizes of the groups.
-        estimate, standard_error: Caused conversions among the treated, where counts are not given.
-    """
-
-    where: Mapping[str, str] = attrs.field(factory=dict)
-    attributed: float
-    treated: float | None = None
-    control: float | None = None
-    treated_users: float | None = None
-    control_users: float | None = None
-    estimate: float | None = None
-    standard_error: float | None = None
-
-    def __attrs_post_init__(self) -> None:
-        counts = (self.treated, self.control, self.treated_users, self.control_users)
-        given = [x for x in (*counts, self.estimate, self.standard_error, self.attributed) if x is not None]
-        if not np.isfinite(given).all() or self.attributed <= 0 or any(x is not None and x < 0 for x in counts):
-            raise InputError("a lift test needs finite counts from 0 up, and attributed conversions", "attributed", self.attributed)
-        if all(x is not None for x in counts) == (self.estimate is not None):
-            raise InputError(
-                "give either all four counts or an estimate", "treated", counts, "the four counts are treated, control and users"
-            )
-        if self.estimate is not None and not (self.standard_error is not None and self.standard_error > 0):
-            raise InputError("an estimate needs a standard error above 0", "standard_error", self.standard_error)
-        if self.control_users is not None and (self.control_users <= 0 or not self.treated_users):
-            raise InputError("both groups need users", "control_users", self.control_users)
-
-    def caused(self) -> tuple[float, float]:
-        """Return the caused conversions among the treated and their standard error.
-
-        >>> LiftResult(attributed=80, treated=150, control=50, treated_users=9000, control_users=4500).caused()
-        (50.0, 18.734993995195193)
-        """
-        if self.estimate is not None and self.standard_error is not None:
-            return self.estimate, self.standard_error
-        treated, control, users, others = (float(x or 0.0) for x in (self.treated, self.control, self.treated_users, self.control_users))
-        odds = users / others
-        return treated - control * odds, float(np.sqrt(treated + control * odds**2 + 1.0))  # 1: no test without any conversion is certain
-
-    def covers(self, arms: Arms) -> npt.NDArray[np.bool_]:
-        """Return which arms were tested, shape (A,).
-
-        Raises:
-            ConfigurationError: ``where`` names a tag that the arms do not have.
-        """
-        out = np.ones(len(arms), dtype=np.bool_)
-        for name, tag in self.where.items():
-            out &= np.asarray(arms.column(name).decode() == tag, dtype=np.bool_)
-        return out
 
 
 @attrs.frozen(kw_only=True, eq=False)

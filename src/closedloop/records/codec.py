@@ -20,13 +20,14 @@ from closedloop.errors import InvariantError, LedgerError, shorten
 from closedloop.records.action import Action, AttemptResult, Change, Receipt, Receipts, TargetState
 from closedloop.records.decision import Constraints, Decision, Hold, Plan, Target
 from closedloop.records.interval import Interval
+from closedloop.records.lift import LiftResult
 from closedloop.records.money import Money
 from closedloop.records.window import AttributionWindow
 
 TAG = "$"
 _VERSION: dict[type, int] = dict.fromkeys(
     (
-        Action, AttemptResult, AttributionWindow, Change, Constraints, Decision, Hold, Interval, Money, Plan, Receipt, Receipts,
+        Action, AttemptResult, AttributionWindow, Change, Constraints, Decision, Hold, Interval, LiftResult, Money, Plan, Receipt, Receipts,
         Target, TargetState,
     ),
     1,
