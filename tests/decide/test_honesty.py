@@ -56,11 +56,12 @@ def test_true_gains_lie_inside_the_intervals_at_the_stated_rate(signals_of, leve
     assert np.mean(alone) == pytest.approx(level, abs=0.04)
 
 
-def cycles(signals_of, budgets_of, seed, *, days, arms=6, level=8.0, beta=0.65):
+def cycles(signals_of, budgets_of, seed, *, days, strength, probability, arms=6, level=8.0, beta=0.65):
     """Daily cycles on identical arms: how often a move was called certain, and the outcome against holding still."""
     rng = np.random.default_rng(seed)
     budgets = np.full(arms, 100.0)
-    decider = BudgetDecider(Constraints(cool_down_days=0), draws=200, looks=(), response="prior")
+    rules = Constraints(min_probability=probability, minimum_volume=0.0 if probability == 0.0 else 50.0)
+    decider = BudgetDecider(rules, draws=200, looks=(), response="prior")
     counts, spends, certain, moves = [], [], 0, 0
     won = held = 0.0
     for day in range(days):
@@ -69,10 +70,10 @@ def cycles(signals_of, budgets_of, seed, *, days, arms=6, level=8.0, beta=0.65):
         spends.append(budgets.copy())
         won, held = won + mean.sum(), held + arms * level
         c, s = np.array(counts), np.array(spends)
-        # Shrinkage as a group of alike arms would have it: a Gamma around the common mean worth 20 days.
+        # Shrinkage towards the common mean, worth ``strength`` days: 20 is about what a group of alike arms would have.
         x = (s / 100.0) ** beta
         common = c.sum() / x.sum()
-        shape, rate = 20.0 * common + c.sum(axis=0), 20.0 + x.sum(axis=0)
+        shape, rate = strength * common + c.sum(axis=0), strength + x.sum(axis=0)
         signals = with_posterior(signals_of(shape / rate, np.full(arms, 100.0)), shape, rate)
         signals = attrs.evolve(signals, outcomes=observed(signals.outcomes, c, s), now_us=(20_000 + day) * 86_400_000_000)
         plan = decider.decide(signals, budgets_of(signals, budgets.round(2)))
@@ -95,8 +96,27 @@ def observed(outcomes, counts, spends):
 
 
 def test_identical_arms_are_never_called_different(signals_of, budgets_of):
-    """Over daily cycles on identical arms: runs with any certain move stay under the level, and the loop costs under 1 %."""
+    """Over daily cycles on identical arms, by a loop that chases every difference: a certain move in at most 10 % of the runs."""
     runs, days = (40, 56) if FULL else (3, 40)
-    results = [cycles(signals_of, budgets_of, seed, days=days) for seed in range(runs)]
+    results = [cycles(signals_of, budgets_of, seed, days=days, strength=1.0, probability=0.0) for seed in range(runs)]
+    assert min(moves for _, moves, _ in results) > days  # it does move, all the time
     assert sum(certain > 0 for certain, _, _ in results) <= 0.1 * runs + 0.5
+
+
+def test_identical_arms_cost_next_to_nothing(signals_of, budgets_of):
+    """With the default thresholds the loop loses less than 1 % against holding still."""
+    runs, days = (20, 56) if FULL else (2, 40)
+    results = [cycles(signals_of, budgets_of, seed, days=days, strength=5.0, probability=0.8) for seed in range(runs)]
     assert np.mean([cost for _, _, cost in results]) > -0.01
+
+
+def test_a_stated_discrepancy_widens_as_log_normal(signals_of):
+    """Known levels and curve, a discrepancy of 0.3: the plan's interval is that of a difference of two log-normals of mean 1."""
+    sure = ResponsePrior(power=(0.0, 1e-6))
+    signals = signals_of([10, 30], [100, 100], days=2_800_000)
+    plan = BudgetDecider(prior=sure, discrepancy=0.3, draws=40_000, looks=()).decide(signals)
+    z = np.random.default_rng(9).standard_normal((400_000, 2))
+    factor = np.exp(0.3 * z - 0.045)
+    gain = factor @ (np.array([10, 30]) * (np.sqrt([0.8, 1.2]) - 1))
+    np.testing.assert_allclose([plan.gain.low, plan.gain.estimate, plan.gain.high], np.quantile(gain, [0.05, 0.5, 0.95]), rtol=0.02)
+    assert plan.p_gain < BudgetDecider(prior=sure, looks=()).decide(signals).p_gain + 1e-12

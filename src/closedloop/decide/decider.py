@@ -79,6 +79,8 @@ class BudgetDecider:
             a move is put off where waiting is worth more.
         looks: Days of waiting that are weighed against acting; empty switches that off.
         scenarios: Simulated futures for it.
+        discrepancy: Spread of the log of caused per credited conversion, each arm's own: what attribution may get wrong. It widens every
+            interval and lowers every probability; 0 takes credit for cause.
         excitation: Small random changes to learn the curves; None, the default, makes none (see `closedloop.decide.excite`).
         window: When given, signals made under another window are held, not used.
 
@@ -103,6 +105,7 @@ class BudgetDecider:
         learning_days: float = 3.0,
         looks: tuple[float, ...] = (1.0, 3.0),
         scenarios: int = 16,
+        discrepancy: float = 0.0,
         excitation: Excitation | None = None,
         window: AttributionWindow | None = None,
     ) -> None:
@@ -118,6 +121,8 @@ class BudgetDecider:
             raise ConfigurationError("no such objective", "objective", objective, None, OBJECTIVES)
         if not 0.0 <= learning_loss <= 1.0:
             raise ConfigurationError("a share lies in [0, 1]", "learning_loss", learning_loss)
+        if not 0.0 <= discrepancy <= 3.0:
+            raise ConfigurationError("a discrepancy lies in [0, 3]", "discrepancy", discrepancy)
         if not 0.0 < risk <= 0.5:
             raise ConfigurationError("a risk lies in (0, 0.5]", "risk", risk)
         self.constraints = Constraints() if constraints is None else constraints
@@ -137,6 +142,7 @@ class BudgetDecider:
             scenarios=scenarios,
         )
         self.window = window
+        self.discrepancy = discrepancy
         if excitation is not None and self.constraints.max_changes is not None:
             raise ConfigurationError("random changes and a largest number of changes exclude each other", "excitation", None, "drop one")
         self.excitation = excitation
@@ -185,7 +191,7 @@ class BudgetDecider:
             signals, self.constraints, problem.known, now=made_at, last_changed=last_changed or {}, held=self._held(signals, held)
         )
         index = np.flatnonzero(problem.known)
-        joint = draw(signals, index, problem.value[index], problem.response.take(index), generator, self.draws)
+        joint = draw(signals, index, problem.value[index], problem.response.take(index), generator, self.draws, self.discrepancy)
         ideal = self._ideal(problem)
         chosen = choose(problem, self.rules, found, joint, generator, horizon)
         excitation: dict[str, Any] | None = None
@@ -212,7 +218,7 @@ class BudgetDecider:
             new[signals.arms.index(arm)] = money.micros / p.limits.step
         moved = np.flatnonzero(p.known & (new != p.limits.now))
         generator = np.random.default_rng(self.seed)
-        joint = draw(signals, moved, p.value[moved], p.response.take(moved), generator, self.draws)
+        joint = draw(signals, moved, p.value[moved], p.response.take(moved), generator, self.draws, self.discrepancy)
         gains = joint.gain(np.arange(len(moved)), p.limits.now[moved], new[moved])
         return summary(gains.sum(axis=1, dtype=float), self.level)
 
@@ -289,6 +295,10 @@ class BudgetDecider:
         best = dict(zip(still_known.tolist(), intervals(missed, self.level), strict=True))
         holds = tuple(self._hold(p, i, found[i], best.get(i), float(ideal[i])) for i in still.tolist())
         provenance = provenance_of(p, self, digest, allocation) | {"alternatives": self._alternatives(p, joint, ideal)}
+        if chosen.timing is not None:
+            act, wait = float(chosen.timing.act.sum()), float(chosen.timing.wait.sum())
+            words = f"over {number(horizon)} days moving now is worth {number(act)} {p.unit}, waiting and deciding then {number(wait)}."
+            provenance["timing"] = {"value_of_acting": act, "value_of_waiting": wait, "words": words}
         if excitation is not None:
             provenance["excitation"] = dict(excitation)
         return Plan(

@@ -52,7 +52,15 @@ class Draws:
         return out
 
 
-def draw(signals: Signals, arms: IntArray, value: FloatArray, response: Response, rng: np.random.Generator, size: int) -> Draws:
+def draw(
+    signals: Signals,
+    arms: IntArray,
+    value: FloatArray,
+    response: Response,
+    rng: np.random.Generator,
+    size: int,
+    discrepancy: float = 0.0,
+) -> Draws:
     """Return joint draws for some arms of the signals.
 
     Args:
@@ -62,6 +70,7 @@ def draw(signals: Signals, arms: IntArray, value: FloatArray, response: Response
         response: Their curves.
         rng: Source of randomness.
         size: D.
+        discrepancy: Spread of the log of caused per credited conversion, each arm's own; of mean 1.
     """
     level = np.empty((size, len(arms)), dtype=np.float32)
     theta = np.empty((size, len(arms)), dtype=np.float32)
@@ -70,6 +79,8 @@ def draw(signals: Signals, arms: IntArray, value: FloatArray, response: Response
         stop = min(size, start + rows)
         level[start:stop] = signals.draw_conversions_per_day(rng, stop - start)[:, arms] * value
         theta[start:stop] = response.draw(rng, stop - start)
+        if discrepancy > 0.0:
+            level[start:stop] *= np.exp(discrepancy * rng.standard_normal((stop - start, len(arms))) - 0.5 * discrepancy**2)
     return Draws(level=level, theta=theta, response=response)
 
 

@@ -73,6 +73,7 @@ def digest_of(
         "response": [decider.response, decider.observed_weight],
         "rules": plain(decider.rules),
         "excitation": plain(decider.excitation),
+        "discrepancy": decider.discrepancy,
         "now": now_us,
         "horizon": horizon,
         "window": str(signals.window),
