@@ -7,21 +7,24 @@ is held is told to the decider, which keeps the rest of the plan in balance; onl
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import attrs
 import numpy as np
 
+from closedloop.attribute import incremental
 from closedloop.decide import default_target
-from closedloop.errors import PlatformError
-from closedloop.interfaces import Decider, ReadsState
+from closedloop.errors import ConfigurationError, PlatformError
+from closedloop.interfaces import Classifier, Decider, ReadsState
 from closedloop.loop.holds import explained, hold_all
 from closedloop.records.arms import Arm
 from closedloop.records.decision import Plan, Target
 from closedloop.records.feedback import HealthReport
+from closedloop.records.lift import LiftResult
 from closedloop.records.money import Money
+from closedloop.records.outcomes import Outcomes
 from closedloop.records.signal import Signals
 
 Override = Mapping[str, Any]
@@ -50,6 +53,21 @@ def read_budgets(
         if found.budget is not None:
             budgets[arm] = found.budget
     return budgets, unreadable
+
+
+def informed(classifier: Classifier, outcomes: Outcomes, tests: Sequence[LiftResult]) -> Classifier:
+    """Return the classifier told which share of the credit was caused, as far as lift tests know; without tests, as it is.
+
+    Raises:
+        ConfigurationError: There are tests, and this classifier cannot be told.
+    """
+    if not tests:
+        return classifier
+    kind = type(classifier)
+    if not attrs.has(kind) or "incrementality" not in attrs.fields_dict(kind):
+        mend = "use BayesClassifier, or a frozen attrs class with a field incrementality"
+        raise ConfigurationError("this classifier cannot take lift tests", "classifier", kind.__name__, mend)
+    return attrs.evolve(classifier, incrementality=incremental(outcomes, tests))  # type: ignore[misc]
 
 
 def campaign_holds(signals: Signals, health: HealthReport) -> dict[Arm, tuple[str, str]]:

@@ -27,14 +27,15 @@ from closedloop.ingest import TableIngestor
 from closedloop.interfaces import AttributionFeedback, Classifier, Decider, Executor, Ingestor, Ledger
 from closedloop.ledger import MemoryLedger, SqliteLedger, decode, encode
 from closedloop.loop.cycle import CycleReport, Mode
-from closedloop.loop.deciding import campaign_holds, decide, read_budgets, reason_to_hold
+from closedloop.loop.deciding import campaign_holds, decide, informed, read_budgets, reason_to_hold
 from closedloop.loop.evidence import pack
-from closedloop.loop.recording import approval_entry, cycle_entry, identity_entry, mode_entry, plan_entry
+from closedloop.loop.recording import approval_entry, cycle_entry, identity_entry, lift_entry, mode_entry, plan_entry
 from closedloop.loop.replay import EVIDENCE
 from closedloop.records.action import Receipts
 from closedloop.records.arms import Arm
 from closedloop.records.decision import Constraints, Plan, Target
 from closedloop.records.feedback import Finding, HealthReport
+from closedloop.records.lift import LiftResult
 from closedloop.records.moments import to_us
 from closedloop.records.quarantine import Ingested
 from closedloop.records.signal import Signals
@@ -208,7 +209,7 @@ class ClosedLoop:
             out.append(self.attribution.attribute(ingested.batch, recent.rows, state=state, now=now))
             outcomes = out[0]
         with self._room("classify", timings) as out:
-            out.append(self.classifier.classify(outcomes, now=now))
+            out.append(informed(self.classifier, outcomes, self.lift_tests()).classify(outcomes, now=now))
             signals: Signals = out[0]
         with self._room("health", timings) as out:
             out.append(self._assess(ingested, signals, recent, findings, now))
@@ -338,6 +339,14 @@ class ClosedLoop:
         """Return the receipts of every plan made since a time (by default of all plans), oldest first."""
         plans = [r.entry.body["plan_id"] for r in self.ledger.entries(kind="plan", since=since)]
         return Receipts.of([receipt for plan_id in dict.fromkeys(plans) for receipt in self.executor.receipts(plan_id)])
+
+    def add_lift_test(self, test: LiftResult, *, by: str, now: datetime) -> None:
+        """Remember a lift test: from the next cycle on arms are ranked and moved by caused conversions, as far as tests and priors know."""
+        self.ledger.append([lift_entry(len(self.lift_tests()) + 1, test, by, now)])
+
+    def lift_tests(self) -> Sequence[LiftResult]:
+        """Return the lift tests that the ledger holds, oldest first."""
+        return [decode(r.entry.body["test"]) for r in self.ledger.entries(kind="lift")]
 
     def tick(self, now: datetime) -> datetime | None:
         """Let the executor do what is due; return when to call again, None when nothing is open.

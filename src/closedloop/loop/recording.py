@@ -14,6 +14,7 @@ from closedloop.records.action import Entry
 from closedloop.records.codec import encode
 from closedloop.records.decision import Plan
 from closedloop.records.feedback import HealthReport
+from closedloop.records.lift import LiftResult
 from closedloop.records.quarantine import Ingested
 
 
@@ -57,3 +58,8 @@ def mode_entry(number: int, *, paused: bool, reason: str, by: str, now: datetime
 def approval_entry(plan_id: str, by: str, now: datetime) -> Entry:
     """Return the entry of a named person's yes."""
     return Entry(kind="approval", subject=plan_id, at=now, body={"by": by}, key=f"approval:{plan_id}")
+
+
+def lift_entry(number: int, test: LiftResult, by: str, now: datetime) -> Entry:
+    """Return the entry of the ``number``-th lift test that the loop was told of."""
+    return Entry(kind="lift", subject=f"test {number}", at=now, body={"test": encode(test), "by": by}, key=f"lift:{number}")

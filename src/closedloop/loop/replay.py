@@ -12,7 +12,7 @@ import attrs
 
 from closedloop.display import frame, html_table, text_table
 from closedloop.errors import ConfigurationError
-from closedloop.loop.deciding import decide
+from closedloop.loop.deciding import decide, informed
 from closedloop.loop.evidence import unpack
 from closedloop.records.arms import Arm
 from closedloop.records.codec import canonical, decode, encode
@@ -108,7 +108,9 @@ def replay(
         signals, budgets = unpack(kept[cycle])
         recorded = plans[cycle]
         if corrected is not None:
-            signals = loop.classifier.classify(corrected(cycle, signals.outcomes), now=recorded.made_at)
+            outcomes = corrected(cycle, signals.outcomes)
+            tests = [decode(r.entry.body["test"]) for r in loop.ledger.entries(kind="lift") if r.entry.at < recorded.made_at]
+            signals = informed(loop.classifier, outcomes, tests).classify(outcomes, now=recorded.made_at)
         added = {name: recorded.provenance[name] for name in ("cycle", "seed", "mode", "override")}
         plan = decide(loop.decider, signals, budgets, horizon=recorded.horizon_days, now=recorded.made_at, cycle=cycle, added=added)
         done.append(ReplayedCycle(cycle=cycle, recorded=recorded, replayed=plan))
