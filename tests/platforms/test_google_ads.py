@@ -196,7 +196,7 @@ class TestFaults:
         """A server slower than the deadline: unknown, and the value was applied."""
         google.read(Target("google", "11"), now=NOW)
         server.world.script("write", "slow")
-        result = google.send(Change(action_id="d", target=Target("google", "11"), kind="pause"), now=NOW, timeout=1.0)
+        result = google.send(Change(action_id="d", target=Target("google", "11"), kind="pause"), now=NOW, timeout=2.0)
         assert (result.status, result.code) == ("unknown", "DEADLINE_EXCEEDED")
         assert google.read(Target("google", "11"), now=NOW).active is False
 
