@@ -66,7 +66,7 @@ def settled(batches: Iterable[EventBatch]) -> dict[str, list[Any]]:
 
 
 @given(st.lists(st.one_of(any_row, good_row()), max_size=12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_rows_in_are_rows_out(rows: list[dict[str, Any]]) -> None:
     """For any rows at all, every one is accepted, set aside as it came, or a duplicate; nothing raises."""
     anchor = {"kind": "click", "occurred_at": "2026-01-01T00:00:00Z", "platform": "x", "campaign": "y", "event_id": "anchor", "cost": 1}
@@ -85,7 +85,7 @@ def test_rows_in_are_rows_out(rows: list[dict[str, Any]]) -> None:
 
 
 @given(st.lists(good_row(), max_size=20), st.randoms(use_true_random=False), st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_order_splitting_and_repetition_do_not_matter(rows: list[dict[str, Any]], random: Any, parts: int) -> None:
     """Any order, any split, twice: the same settled events, of each id the newest version."""
     once = settled([INGESTOR.ingest(rows).batch])
@@ -115,7 +115,7 @@ BREAKS: dict[str, list[Any]] = {
 
 
 @given(st.lists(good_row(), min_size=1, max_size=15), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_mended_row_is_as_if_it_had_been_right(rows: list[dict[str, Any]], data: Any) -> None:
     """Break some rows, ingest, mend what was set aside, ingest that: the same settled events as from the good rows."""
     broken = []

@@ -62,6 +62,7 @@ def _integer_text(value: int) -> str:
 
 
 def is_null(value: Any) -> bool:
+    """Return True for None, NaN and the missing values of pandas."""
     if value is None:
         return True
     if isinstance(value, float):

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from closedloop.errors import ConfigurationError, InputError, MissingColumnError
-from closedloop.ingest.columns import decoded, encode_texts, zone_of
+from closedloop.ingest.columns import decoded, encode_texts
 from closedloop.ingest.doors import CHUNK_ROWS, Chunk, chunks, completed
 from closedloop.ingest.exchange import Rate, check_rates, converted
 from closedloop.ingest.joined import Joined, Part
@@ -25,6 +25,7 @@ from closedloop.ingest.quarantining import set_aside
 from closedloop.ingest.schema import Failure, failures
 from closedloop.ingest.shielding import shielded
 from closedloop.ingest.tagging import missing_tag
+from closedloop.ingest.times import zone_of
 from closedloop.ingest.typed import FIELDS, NEEDED, checked_frame, read_events
 from closedloop.ingest.wording import missing_column
 from closedloop.records.batch import EventBatch

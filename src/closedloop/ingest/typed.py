@@ -13,20 +13,10 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from closedloop.ingest.columns import (
-    FINE,
-    GAP,
-    MISSING,
-    NAIVE,
-    NOT_A_NUMBER,
-    UNREADABLE,
-    UNSURE,
-    decoded,
-    encode_texts,
-    read_numbers,
-    read_times,
-)
+from closedloop.ingest.columns import FINE, GAP, MISSING, NAIVE, NOT_A_NUMBER, UNREADABLE, UNSURE, decoded, encode_texts
+from closedloop.ingest.numbers import read_numbers
 from closedloop.ingest.schema import TEXT_FIELDS
+from closedloop.ingest.times import read_times
 from closedloop.records.arms import TAG_COLUMNS
 from closedloop.records.batch import EVENT_KINDS, NO_TIME, SPEND
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from closedloop.ingest.columns import read_numbers
 from closedloop.ingest.doors import Chunk
+from closedloop.ingest.numbers import read_numbers
 from closedloop.ingest.presets.base import Draft, Events, Preset, assembled, joined_ids
 from closedloop.records.tags import TagSchema
 

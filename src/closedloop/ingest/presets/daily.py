@@ -11,8 +11,9 @@ from typing import Any
 import attrs
 import numpy as np
 
-from closedloop.ingest.columns import FINE, MISSING, UNSURE, read_numbers
+from closedloop.ingest.columns import FINE, MISSING, UNSURE
 from closedloop.ingest.doors import Chunk
+from closedloop.ingest.numbers import read_numbers
 from closedloop.ingest.presets.base import Draft, Events, assembled, first_given, joined_ids, picked
 from closedloop.ingest.schema import Failure
 from closedloop.ingest.wording import missing_column

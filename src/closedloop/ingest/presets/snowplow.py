@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from closedloop.ingest.columns import read_numbers
 from closedloop.ingest.doors import Chunk
+from closedloop.ingest.numbers import read_numbers
 from closedloop.ingest.presets.base import Draft, Events, Preset, assembled, first_given, picked
 from closedloop.records.tags import TagSchema
 
