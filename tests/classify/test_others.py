@@ -18,7 +18,7 @@ class Averages:
     """A bandit with MABWiser's interface: greedy on mean rewards."""
 
     def fit(self, decisions, rewards):
-        self.mean = {int(d): float(r) for d, r in zip(decisions, rewards, strict=True)}
+        self.mean = {str(d): float(r) for d, r in zip(decisions, rewards, strict=True)}
 
     def predict_expectations(self):
         return self.mean
@@ -212,3 +212,27 @@ def test_an_unbounded_incrementality_is_refused(outcomes_of):
     unknown = Interval(low=0.0, estimate=0.5, high=np.inf, level=0.9, kind="credible")
     with pytest.raises(ConfigurationError, match="c000"):
         BayesClassifier(WINDOW, incrementality={ARMS[0]: unknown}).classify(outcomes_of(ARMS[:1], [[10.0]], [[1.0]]))
+
+
+def test_a_real_bandit_and_a_real_regressor_serve(outcomes_of):
+    """MABWiser's greedy bandit gives the raw ratios back; scikit-learn's forest gives finite rates, both with intervals."""
+    mab = pytest.importorskip("mabwiser.mab")
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    _, exposures, counts = market()
+    outcomes = outcomes_of(ARMS, exposures, counts)
+    bandit = mab.MAB(arms=outcomes.arms.labels(), learning_policy=mab.LearningPolicy.EpsilonGreedy(epsilon=0.0))
+    found = ModelClassifier(WINDOW, bandit).classify(outcomes)
+    np.testing.assert_allclose(found.rate.estimate, counts.sum(axis=1) / exposures.sum(axis=1), rtol=1e-9)
+    forest = ModelClassifier(WINDOW, ensemble.RandomForestRegressor(20, random_state=0)).classify(outcomes)
+    assert (forest.rate.high > forest.rate.low).all()
+
+
+def test_groups_of_one_and_groups_of_zeros(outcomes_of):
+    """A group of one arm borrows from the other groups; a group without any conversion keeps a finite upper end."""
+    arms = [("a", "x"), ("b", "x"), ("b", "y"), ("b", "z"), ("c", "x"), ("c", "y"), ("d", "x")]
+    exposures = np.full((7, 3), 200.0)
+    counts = np.array([[4.0], [0], [0], [0], [3], [5], [2]]) * np.ones((1, 3))
+    signals = BayesClassifier(WINDOW).classify(outcomes_of(arms, exposures, counts))
+    assert np.isfinite(signals.rate.high).all()
+    assert (signals.rate.high[1:4] < signals.rate.low[4:6].max()).all()
+    assert signals.rate.low[0] <= 0.02 <= signals.rate.high[0]

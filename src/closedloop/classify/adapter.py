@@ -34,9 +34,9 @@ class ModelClassifier:
     """Rank arms by a model of someone else's.
 
     Two kinds of model are known by what they offer: bandits with ``fit(decisions, rewards)`` and ``predict_expectations() -> {arm: value}``
-    (MABWiser's interface), and regressors with ``fit(X, y)`` and ``predict(X)`` (scikit-learn's), given the one-hot tags of the arms and,
-    where the model takes it, ``sample_weight``. Cohorts of the older half of the days train the model, the newer half calibrates the
-    interval by scaled absolute residuals.
+    (MABWiser's interface; its arms are ``outcomes.arms.labels()``, its rewards the arms' ratios), and regressors with ``fit(X, y)`` and
+    ``predict(X)`` (scikit-learn's), given the one-hot tags of the arms and, where the model takes it, ``sample_weight``. Cohorts of the
+    older half of the days train the model, the newer half calibrates the interval by scaled absolute residuals.
 
     Args:
         window: The attribution window of the evidence.
@@ -87,14 +87,14 @@ class ModelClassifier:
         for half in (~late, late):
             count, exposure = totals(e.unit[half], c.credit[e.rows][half], n), totals(e.unit[half], mature[half], n)
             halves.append((count, exposure))
-        features = _one_hot(evidence)
+        features, labels = _one_hot(evidence), evidence.arms.take(evidence.canonical).labels()
         (old_count, old_exposure), (new_count, new_exposure) = halves
-        fitted = self._predict(features, old_count, old_exposure)
+        fitted = self._predict(labels, features, old_count, old_exposure)
         use = (new_exposure > 0) & (old_exposure > 0)
         observed = new_count[use] / new_exposure[use]
         score = np.abs(observed - fitted[use]) * np.sqrt(new_exposure[use] / np.maximum(fitted[use], _TINY))
         count, exposure = old_count + new_count, old_exposure + new_exposure
-        estimate = self._predict(features, count, exposure)
+        estimate = self._predict(labels, features, count, exposure)
         rank = math.ceil((len(score) + 1) * self.level)
         # The next stretch is taken to be as long as the calibration stretch.
         scale = np.sqrt(np.maximum(estimate, _TINY) / np.maximum(new_exposure, _TINY))
@@ -106,16 +106,16 @@ class ModelClassifier:
         posterior = independent(shape, shape / np.maximum(estimate, _TINY), volume=count)
         return attrs.evolve(posterior, fixed=(low, high), point=estimate)
 
-    def _predict(self, features: FloatArray, count: FloatArray, exposure: FloatArray) -> FloatArray:
+    def _predict(self, labels: list[str], features: FloatArray, count: FloatArray, exposure: FloatArray) -> FloatArray:
         """Return the model's rate of every arm after fitting it to the arms' ratios, shape (A,)."""
         seen = np.flatnonzero(exposure > 0)
         if not len(seen):
             return np.zeros(len(count))
         ratio = count[seen] / exposure[seen]
         if hasattr(self.model, "predict_expectations"):
-            self.model.fit(np.asarray(seen), np.asarray(ratio))
+            self.model.fit(np.asarray(labels)[seen], np.asarray(ratio))
             expectations = self.model.predict_expectations()
-            out = np.array([float(expectations.get(i, 0.0)) for i in range(len(count))])
+            out = np.array([float(expectations.get(label, 0.0)) for label in labels])
         else:
             try:
                 self.model.fit(features[seen], ratio, sample_weight=exposure[seen])

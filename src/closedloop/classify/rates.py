@@ -315,7 +315,7 @@ def _mixture(
         mean, own = s / r, 1.0 - k / mu / r
         mass[j] += w
         first[j] += w * mean
-        second[j] += w * (mean / r + (mean * own) ** 2 * uncertain + mean**2)
+        second[j] += w * (mean / r + mean**2 * (1.0 + uncertain))
         total_borrowed[:] += w * (1.0 - own)
 
     for i in range(1, since.shape[1]):
