@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -55,3 +57,12 @@ def test_diagram_shows_every_move() -> None:
     lines = diagram().splitlines()
     assert len(lines) == 2 + len(MOVES) + len(FINAL)
     assert "    recorded --> sending: send" in lines
+
+
+def test_the_documents_show_the_table_as_it_is() -> None:
+    """The page on the life of an action lists exactly the moves of the table."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "pages" / "explanation" / "actions.md"
+    rows = dict(re.findall(r"^\| (\w+) \| (.+) \|$", page.read_text(encoding="utf-8"), re.M))
+    shown = {(state, *move.split(" → ")) for state, moves in rows.items() if " → " in moves for move in moves.split(", ")}
+    assert shown == {(state, event, then) for (state, event), then in MOVES.items()}
+    assert {state for state, moves in rows.items() if moves == "(final)"} == FINAL
