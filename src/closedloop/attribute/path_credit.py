@@ -27,7 +27,7 @@ from closedloop.stats.bootstrap import BLOCKS, block_replicates, percentile_ends
 
 RULES = ("first", "last", "last_non_direct", "linear", "position", "time_decay", "shapley", "ordered_shapley")
 GLOBAL = ("markov", "fractribution", "shapley_rate")
-_EXACT = 60_000_000  # Poisson numbers up to which every journey is drawn on its own
+_EXACT = 4_000_000  # Poisson numbers up to which every journey is drawn on its own
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -266,7 +266,7 @@ def _markov_replicates(paths: PathCounts, links: markov.Chain, replicates: int, 
     exits = csr_matrix((np.ones(len(touched)), (touched, final[touched])), shape=(len(paths), n))
     mean = np.divide(paths.value, paths.conversions, out=np.zeros(len(paths)), where=paths.conversions > 0)
     parts: list[tuple[FloatArray, ...]] = []
-    chunk = max(1, _EXACT // 4 // max(1, len(paths)))
+    chunk = max(1, 2_000_000 // max(1, len(paths)))
     for start in range(0, replicates, chunk):
         size = min(chunk, replicates - start)
         won, lost = poisson_weights(paths.conversions, size, rng), poisson_weights(paths.nulls, size, rng)

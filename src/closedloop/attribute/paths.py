@@ -145,8 +145,12 @@ class PathCounts:
         lengths = np.bincount(ids, minlength=n)
         if len(lengths) > n:
             raise InputError("a touch belongs to no journey", "journey", int(ids.max()), f"use journeys below {n}")
-        order = _order(ids, None if at is None else np.asarray(at, dtype=np.int64))
-        flat = codes.astype(np.int32) if order is None else codes[order].astype(np.int32)
+        times = None if at is None else np.asarray(at, dtype=np.int64)
+        if times is None or bool((times[1:] >= times[:-1]).all()):
+            flat = _grouped(ids, codes.astype(np.int32), n)
+        else:
+            order = _order(ids, times)
+            flat = codes.astype(np.int32) if order is None else codes[order].astype(np.int32)
         return cls._checked(np.array(channels, dtype=object), flat, lengths, conversions, value, nulls)
 
     @classmethod
@@ -200,16 +204,22 @@ class PathCounts:
         return {"path": text, "conversions": self.conversions, "value": self.value, "nulls": self.nulls}
 
 
-def _order(ids: IntArray, at: IntArray | None) -> IntArray | None:
+def _grouped(ids: IntArray, codes: Codes, n: int) -> Codes:
+    """Return the codes grouped by id, in the order given within each: a counting sort, linear in the rows."""
+    if bool((ids[1:] >= ids[:-1]).all()):
+        return codes
+    from scipy.sparse import coo_matrix
+
+    table = coo_matrix((codes, (ids, np.arange(len(ids)))), shape=(n, len(ids)))
+    table.has_canonical_format = True  # every row stands in a column of its own: nothing to sum
+    return np.asarray(table.tocsr().data, dtype=np.int32)
+
+
+def _order(ids: IntArray, at: IntArray) -> IntArray | None:
     """Return the order of touches by journey and time, None where they stand in it already."""
     same = ids[1:] == ids[:-1]
-    in_order = ids[1:] >= ids[:-1]
-    if at is not None:
-        in_order &= ~same | (at[1:] >= at[:-1])
-    if in_order.all():
+    if ((ids[1:] >= ids[:-1]) & (~same | (at[1:] >= at[:-1]))).all():
         return None
-    if at is None:
-        return np.argsort(ids, kind="stable")
     low = int(at.min())
     span = int(at.max()) - low + 1
     if (int(ids.max()) + 1) * span < 2**62:
