@@ -218,3 +218,31 @@ def test_a_campaign_with_a_critical_finding_is_held_and_the_rest_stays_in_balanc
     loop.tick(now_of(4) + timedelta(hours=1))
     assert budgets(loop, 4)["poor"] == before["poor"]
     assert cl.replay(loop).identical
+
+
+class Checked(cl.SimulatedPlatform):
+    """A platform whose adapter checks itself at the start."""
+
+    trouble: Exception | None = None
+    versions = {"platform": "sim", "sdk": "1.2", "api": "v9"}
+
+    def check(self, *, now: datetime) -> tuple[str, ...]:
+        if self.trouble is not None:
+            raise self.trouble
+        return ("version v9 ends on 2026-12-01",)
+
+
+def test_adapters_check_themselves_and_their_versions_are_recorded() -> None:
+    """A warning is a finding; a revoked token holds that platform's arms until it is mended, and raises nothing."""
+    adapter = Checked({c: cl.Money.of(100, "EUR") for c in CAMPAIGNS}, name="sim")
+    adapter.trouble = cl.AuthenticationError("the token was revoked", "access_token", None, "renew the token")
+    loop = loop_of(platforms={"sim": adapter})
+    report = run_days(loop, 4)
+    assert {(h.reason, h.explanation) for h in report.plan.holds} == {("health", "the token was revoked")}
+    assert {h.lift for h in report.plan.holds} == {"renew the token"}
+    adapter.trouble = None
+    report = loop.run_cycle(rows_of(4), now=now_of(4))
+    assert "version v9 ends on 2026-12-01" in [f.evidence for f in report.health.findings]
+    assert report.plan.decisions
+    cycle = loop.ledger.newest("cycle", subject="loop")[0].entry.body
+    assert cycle["versions"] == {"sim": {"platform": "sim", "sdk": "1.2", "api": "v9"}}

@@ -21,7 +21,8 @@ from closedloop.interfaces import Classifier, Decider, ReadsState
 from closedloop.loop.holds import explained, hold_all
 from closedloop.records.arms import Arm
 from closedloop.records.decision import Plan, Target
-from closedloop.records.feedback import HealthReport
+from closedloop.records.feedback import Finding, HealthReport, Severity
+from closedloop.records.interval import Interval
 from closedloop.records.lift import LiftResult
 from closedloop.records.money import Money
 from closedloop.records.outcomes import Outcomes
@@ -53,6 +54,28 @@ def read_budgets(
         if found.budget is not None:
             budgets[arm] = found.budget
     return budgets, unreadable
+
+
+def check_platforms(platforms: Mapping[str, Any], now: datetime) -> list[Finding]:
+    """Ask every adapter that can check itself (credentials, versions and their sunset) and return what is wrong with it.
+
+    A warning stays one; an adapter that refuses is critical for its own platform, whose arms are then held while the others go on.
+    """
+    found: list[Finding] = []
+    for name, platform in platforms.items():
+        check = getattr(platform, "check", None)
+        if check is None:
+            continue
+        try:
+            problems: list[tuple[Severity, str, str]] = [("warning", text, "plan the upgrade") for text in check(now=now)]
+        except (PlatformError, ConfigurationError) as error:
+            problems = [("critical", error.problem, error.mend or "mend the platform connection")]
+        for severity, evidence, mend in problems:
+            passed = Interval(low=0.0, estimate=0.0, high=0.0, level=0.9, kind="credible")  # of the adapter's own checks, as a share
+            found.append(
+                Finding(name="adapter", severity=severity, scope=name, measured=passed, threshold=1.0, evidence=evidence, mend=mend)
+            )
+    return found
 
 
 def informed(classifier: Classifier, outcomes: Outcomes, tests: Sequence[LiftResult]) -> Classifier:

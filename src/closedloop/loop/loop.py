@@ -27,7 +27,7 @@ from closedloop.ingest import TableIngestor
 from closedloop.interfaces import AttributionFeedback, Classifier, Decider, Executor, Ingestor, Ledger
 from closedloop.ledger import MemoryLedger, SqliteLedger, decode, encode
 from closedloop.loop.cycle import CycleReport, Mode
-from closedloop.loop.deciding import campaign_holds, decide, informed, read_budgets, reason_to_hold
+from closedloop.loop.deciding import campaign_holds, check_platforms, decide, informed, read_budgets, reason_to_hold
 from closedloop.loop.evidence import pack
 from closedloop.loop.recording import approval_entry, cycle_entry, identity_entry, lift_entry, mode_entry, plan_entry
 from closedloop.loop.replay import EVIDENCE
@@ -119,6 +119,7 @@ class ClosedLoop:
         by_volume = getattr(limits, "gate", "volume") == "volume"
         self.thresholds = thresholds or Thresholds(minimum_volume=limits.minimum_volume if by_volume else 0.0)
         self._hook = hook
+        self._checked = False
         self._check_windows(executor)
         if ledger is None or isinstance(ledger, str | Path):
             self.ledger: Ledger = MemoryLedger() if ledger is None else SqliteLedger(ledger)
@@ -212,6 +213,10 @@ class ClosedLoop:
             out.append(informed(self.classifier, outcomes, self.lift_tests()).classify(outcomes, now=now))
             signals: Signals = out[0]
         with self._room("health", timings) as out:
+            if not self._checked:
+                troubles = check_platforms(self.platforms, now)
+                self._checked = not any(f.severity == "critical" for f in troubles)  # asked again until it is mended
+                findings = (*findings, *troubles)
             out.append(self._assess(ingested, signals, recent, findings, now))
             health: HealthReport = out[0]
         with self._room("decide", timings) as out:
@@ -227,8 +232,9 @@ class ClosedLoop:
                 out.append(self.executor.execute(plan, now=now))
                 receipts = out[0]
 
+        versions = {name: dict(platform.versions) for name, platform in self.platforms.items() if hasattr(platform, "versions")}
         entries = [identity_entry(self._mine, now)] if cycle == 1 else []
-        entries += [recorded, cycle_entry(cycle, plan, self.mode, ingested, health, now)]
+        entries += [recorded, cycle_entry(cycle, plan, self.mode, ingested, health, versions, now)]
         self.ledger.append(entries, states={**kept, _STATE: outcomes.state.to_bytes()})
         return CycleReport(
             cycle=cycle,

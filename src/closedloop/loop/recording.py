@@ -35,8 +35,16 @@ def plan_entry(cycle: int, plan: Plan, mode: Mode, now: datetime) -> Entry:
     )
 
 
-def cycle_entry(cycle: int, plan: Plan, mode: Mode, ingested: Ingested, health: HealthReport, now: datetime) -> Entry:
-    """Return the entry that closes a cycle."""
+def cycle_entry(
+    cycle: int,
+    plan: Plan,
+    mode: Mode,
+    ingested: Ingested,
+    health: HealthReport,
+    versions: Mapping[str, Mapping[str, str]],
+    now: datetime,
+) -> Entry:
+    """Return the entry that closes a cycle; ``versions`` are those of each adapter's SDK and API."""
     body = {
         "cycle": cycle,
         "plan_id": plan.plan_id,
@@ -46,6 +54,7 @@ def cycle_entry(cycle: int, plan: Plan, mode: Mode, ingested: Ingested, health: 
         "quarantined": len(ingested.quarantine),
         "advice": health.advice,
         "because": health.because,
+        "versions": {name: dict(found) for name, found in versions.items()},
     }
     return Entry(kind="cycle", subject="loop", at=now, body=body, key=f"cycle:{cycle}")
 
