@@ -146,3 +146,15 @@ def test_text_files_of_other_encodings_separators_and_times(tmp_path: Path, caps
     assert run(tmp_path, content, "--encoding", "latin-1") == 1
     assert run(tmp_path, content, "--encoding", "latin-1", "--time-unit", "s", "--separator", ";") == 0
     assert "fr\u00fchling" in capsys.readouterr().out
+
+
+def test_words_of_their_own_are_mapped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns and kinds of other names are mapped on the command line; a likely column is proposed, and a wrong word explained."""
+    theirs = GOOD.replace("platform,campaign", "network,utm_campaign").replace(",click,", ",visit,")
+    assert run(tmp_path, theirs) == 1
+    assert "--map network=campaign" in capsys.readouterr().err
+    words = ("--map", "utm_campaign=campaign", "--map", "network=platform", "--value", "kind:visit=click")
+    assert run(tmp_path, theirs, *words) == 0
+    assert "google / spring" in capsys.readouterr().out
+    assert run(tmp_path, theirs, "--value", "visit=click") == 1
+    assert "kind:purchase=conversion" in capsys.readouterr().err

@@ -39,6 +39,13 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--map", action="append", default=[], metavar="COLUMN=FIELD", help="your column and the field it holds; repeat as needed"
         )
+        command.add_argument(
+            "--value",
+            action="append",
+            default=[],
+            metavar="FIELD:THEIRS=OURS",
+            help="your word in a field and ours, such as kind:sale=conversion",
+        )
         command.add_argument("--preset", help="a known export, such as open_bandit (found from the columns where possible)")
         command.add_argument("--zone", help="time zone of times without one, such as Europe/Berlin")
         command.add_argument("--time-unit", choices=("s", "ms", "us", "ns"), help="what whole-number times count since 1970")
@@ -76,6 +83,27 @@ def mapping_of(pairs: Sequence[str]) -> dict[str, str]:
     return mapping
 
 
+def values_of(words: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return ``{"our field": {"their value": "our value"}}`` from FIELD:THEIRS=OURS words.
+
+    Raises:
+        ConfigurationError: A word has no colon or no equals sign.
+
+    >>> values_of(["kind:purchase=conversion", "kind:view=impression"])
+    {'kind': {'purchase': 'conversion', 'view': 'impression'}}
+    """
+    values: dict[str, dict[str, str]] = {}
+    for word in words:
+        field, colon, rest = word.partition(":")
+        theirs, equals, ours = rest.rpartition("=")
+        if not (colon and equals and field and theirs and ours):
+            raise ConfigurationError(
+                "not a value", "--value", word, "write our field, :, your word, =, and ours, such as --value kind:purchase=conversion"
+            )
+        values.setdefault(field, {})[theirs] = ours
+    return values
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 an error that was explained, 2 wrong words, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -91,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             from closedloop.cli.run import run
 
-            run(options, mapping_of(options.map))
+            run(options, mapping_of(options.map), values_of(options.value))
     except ClosedLoopError as error:
         print(f"closedloop: {error}", file=sys.stderr)
         return 1

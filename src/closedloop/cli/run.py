@@ -19,6 +19,7 @@ from closedloop.records.quarantine import Ingested
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow
 
+_LIKE_TAGS = ("campaign", "utm", "channel", "source", "medium", "adset", "ad_", "creative", "platform", "network")
 _TELLING = 3  # fewer column names in common could be chance
 
 
@@ -33,7 +34,7 @@ def _columns(path: str, encoding: str, separator: str | None) -> list[str]:
     raise InputError("the file has no rows", "FILE", path, "give a file with a header and at least one row")
 
 
-def ingestor_for(options: argparse.Namespace, mapping: dict[str, str]) -> TableIngestor:
+def ingestor_for(options: argparse.Namespace, mapping: dict[str, str], values: dict[str, dict[str, str]]) -> TableIngestor:
     """Return the ingestor that the words of the command line and the first file's columns ask for.
 
     Raises:
@@ -53,7 +54,8 @@ def ingestor_for(options: argparse.Namespace, mapping: dict[str, str]) -> TableI
     else:
         arm = tuple(c for c in TAG_COLUMNS if c in there)
         if not arm and {"kind", "occurred_at"} <= there:
-            mend = "name the column that holds one, such as --map " + f"{next(iter(columns), 'utm_campaign')}=campaign"
+            likely = [c for c in columns if any(word in c.lower() for word in _LIKE_TAGS)]
+            mend = f"name the column that holds one, such as --map {likely[0] if likely else 'YOUR_COLUMN'}=campaign"
             raise MissingColumnError(f"no tag column is there; columns: {', '.join(columns)}", "arm", None, mend, TAG_COLUMNS)
         tags = TagSchema(arm=arm) if arm else None
     if preset is not None:
@@ -61,6 +63,7 @@ def ingestor_for(options: argparse.Namespace, mapping: dict[str, str]) -> TableI
     return TableIngestor(
         tags=tags,
         mapping=mapping,
+        values=values,
         preset=preset,
         zone=options.zone,
         time_unit=options.time_unit,
@@ -77,13 +80,13 @@ def _watermark(ingested: Ingested) -> Any:
     return from_us(int(max(ingested.batch.recorded_at.max(), ingested.batch.occurred_at.max())))
 
 
-def run(options: argparse.Namespace, mapping: dict[str, str]) -> None:
+def run(options: argparse.Namespace, mapping: dict[str, str], values: dict[str, dict[str, str]]) -> None:
     """Read the files, rank, plan without sending, and write the report; ``check`` stops after health."""
     window = AttributionWindow(click=_off(options.window_click), view=_off(options.window_view))
     for path in options.files:
         if not Path(path).is_file():
             raise InputError("no such file", "FILE", path, "check the path")
-    ingestor = ingestor_for(options, mapping)
+    ingestor = ingestor_for(options, mapping, values)
     ingested = ingestor.ingest(list(options.files))
     print(ingested)
     if len(ingested.quarantine):
