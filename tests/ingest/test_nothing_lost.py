@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,8 @@ def test_quarantine_is_written_mended_and_read_again(tmp_path: Path) -> None:
     """NDJSON and Parquet keep position, reason, mend and the row; what is read back can be mended and ingested."""
     good = {"event_id": "1", "kind": "click", "occurred_at": "2026-01-31T12:00:00Z", "platform": "x", "campaign": "y"}
     done = INGESTOR.ingest([{**good, "kind": "hover", "note": [1, {"a": b"\x00"}]}, {**good, "event_id": "2", "cost": math.nan}])
+    assert repr(pickle.loads(pickle.dumps(done.quarantine)).rows) == repr(done.quarantine.rows)
+    assert repr(copy.deepcopy(done.quarantine).rows) == repr(done.quarantine.rows)
     for name in ("q.ndjson", "q.parquet"):
         path = save_quarantine(done.quarantine, tmp_path / name)
         back = load_quarantine(path)

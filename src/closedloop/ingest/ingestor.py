@@ -202,7 +202,7 @@ class TableIngestor:
         aside, state = set_aside(found, lacking, typed, events, chunk, start)
         if self.privacy is not None:
             user_column = events.source.get("user_id", "")
-            aside = attrs.evolve(aside, originals=guarded(aside.originals, self.privacy, user_column))
+            aside = attrs.evolve(aside, originals=guarded(aside.originals, len(aside.position), self.privacy, user_column))
         good = np.flatnonzero(state[row] < 2)
         return Part(typed=typed, good=good, row=row[good] + start, lacking=lacking, aside=aside, state=state)
 

@@ -143,10 +143,13 @@ def contacts_among(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
 
 
 def guarded(
-    originals: Callable[[npt.NDArray[np.int64]], Sequence[Mapping[str, Any]]], privacy: Privacy, user_column: str
+    originals: Callable[[npt.NDArray[np.int64]], Sequence[Mapping[str, Any]]], n: int, privacy: Privacy, user_column: str
 ) -> Callable[[npt.NDArray[np.int64]], Sequence[Mapping[str, Any]]]:
-    """Return the original rows as they may be kept, made once: the raw ones are not held on to by the quarantine."""
-    return lambda at: [privacy.row(row, user_column) for row in originals(at)]
+    """Return the original rows as they may be kept; with contact details to be taken out, none of the raw ones is held on to."""
+    if privacy.key is None and privacy.contacts == "keep":
+        return originals
+    kept = [privacy.row(row, user_column) for row in originals(np.arange(n))]
+    return lambda at: [kept[i] for i in at.tolist()]
 
 
 def forget_user(batch: EventBatch, user_id: str, privacy: Privacy | None = None) -> EventBatch:

@@ -114,6 +114,9 @@ class Quarantine:
             out += segment.rows(np.arange(min(n - len(out), len(segment.position))))
         return tuple(out)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _of_rows, (self.rows,)  # columns reach back into the input: what is stored or sent is the rows
+
     def __len__(self) -> int:
         return len(self._rows) + sum(len(s.position) for s in self.segments)
 
@@ -157,6 +160,10 @@ class Quarantine:
     def _repr_html_(self) -> str:
         shown = self.head(60)
         return html_table(_columns(shown), title=self._title(len(shown)), limit=60)
+
+
+def _of_rows(rows: tuple[QuarantinedRow, ...]) -> Quarantine:
+    return Quarantine(rows=rows)
 
 
 def _columns(rows: Sequence[QuarantinedRow]) -> dict[str, list[Any]]:
