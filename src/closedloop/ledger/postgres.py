@@ -62,8 +62,6 @@ class PostgresLedger:
         LedgerError: The server cannot be reached, or the schema is of a later version.
     """
 
-    shared = True
-
     def __init__(self, conninfo: str, *, schema: str = "closedloop", lock_timeout: float = 30.0) -> None:
         if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema):
             raise ConfigurationError("a schema is a lower-case name", "schema", schema, "use letters, digits and _")
