@@ -1,8 +1,9 @@
 """Days on which an arm's clicks per unit of spend changed, and still are changed.
 
-Law of this file: an arm is compared with itself, before and after a day, at about the same spend (clicks saturate, so a moved budget is no
-evidence). Every day of the last 150 is tried. All days since then are weighed, so what lasts is seen ever more clearly; the newest
-three must still show it, so what was mended is found no more.
+Law of this file: an arm is compared with itself, before and after a day. Clicks saturate, so that a moved budget alone changes clicks
+per unit of spend: clicks are expected to go with spend to the power 0.8, and the doubt about that power (0.15) widens the error. Every
+day of the last 150 is tried. All days since then are weighed, so what lasts is seen ever more clearly; the newest three must still show
+it, so what was mended is found no more.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from closedloop.records.interval import FloatArray
 
 BEFORE, SCANNED, AFTER = 28, 150, 3  # days of usual before a break; how far back breaks are sought; newest days that must still show it
 _LEAST_BEFORE, _LEAST_CLICKS = 7, 30
+_ELASTICITY, _ELASTICITY_SPREAD = 0.8, 0.15  # of clicks to spend: 1 without saturation, 1/2 at half-saturation
+_MOST_MOVED = 4.0  # an arm whose spend moved by more is not compared
 _LARGE = 200_000  # arms times days
 
 
@@ -27,10 +30,10 @@ class Break:
 
     Args:
         ago: Days from the change to the newest day, at least 1.
-        ratio: Clicks per unit of spend since then, as a multiple of before, 1 where not comparable (shape (A,)).
+        ratio: Clicks since then, as a multiple of what the spend should have brought, 1 where not comparable (shape (A,)).
         error: Standard error of its logarithm (shape (A,)).
         recent: The same multiple over the newest three days only (shape (A,)).
-        comparable: Arms with enough clicks and a spend that has not moved by more than a half (shape (A,)).
+        comparable: Arms with enough clicks and a spend that has moved by less than a factor of four (shape (A,)).
         counts: Clicks before by day, clicks they should have been, and the same since then: four arrays of shape (A, days).
     """
 
@@ -44,8 +47,9 @@ class Break:
     def of_sum(self, arms: npt.NDArray[np.bool_]) -> tuple[float, float]:
         """Return the ratio of the arms taken together, and the standard error of its logarithm."""
         c0, e0, c1, e1 = (part[arms].sum(axis=0, keepdims=True) for part in self.counts)
-        error = scatter(c0, e0)[0] * np.sqrt(1.0 / c1.shape[1] + 1.0 / c0.shape[1])
-        return float(c1.sum() / max(e1.sum(), 1e-9)), float(error)
+        chance = scatter(c0, e0)[0] * np.sqrt(1.0 / c1.shape[1] + 1.0 / c0.shape[1])
+        moved = float(np.log(max(e1.sum() / c1.shape[1], 1e-9) / max(e0.sum() / c0.shape[1], 1e-9))) / _ELASTICITY
+        return float(c1.sum() / max(e1.sum(), 1e-9)), float(np.hypot(chance, _ELASTICITY_SPREAD * moved))
 
 
 def breaks(sums: Daily, accepted_day: int | None = None) -> Iterator[Break]:
@@ -66,16 +70,16 @@ def breaks(sums: Daily, accepted_day: int | None = None) -> Iterator[Break]:
         before = slice(max(0, split - BEFORE), split)
         c0, s0, c1, s1 = clicks[:, before], spend[:, before], clicks[:, split:], spend[:, split:]
         price = c0.sum(axis=1, keepdims=True) / np.maximum(s0.sum(axis=1, keepdims=True), 1e-9)
-        e0, e1 = price * s0, price * s1
-        usual = np.maximum(s0.mean(axis=1), 1e-9)
-        comparable = e1.sum(axis=1) >= _LEAST_CLICKS
-        for level in (s1.mean(axis=1) / usual, s1[:, -AFTER:].mean(axis=1) / usual):
-            comparable &= (level > 2 / 3) & (level < 1.5)
+        usual = np.maximum(s0.mean(axis=1, keepdims=True), 1e-9)
+        e0, e1 = (price * usual * (s / usual) ** _ELASTICITY for s in (s0, s1))
+        level = np.log(np.maximum(s1.mean(axis=1, keepdims=True), 1e-9) / usual)
+        comparable = (e1.sum(axis=1) >= _LEAST_CLICKS) & (np.abs(level[:, 0]) < np.log(_MOST_MOVED))
         ratio, recent = (
             np.where(comparable, c1[:, part].sum(axis=1) / np.maximum(e1[:, part].sum(axis=1), 1e-9), 1.0)
             for part in (slice(None), slice(-AFTER, None))
         )
-        error = scatter(c0, e0) * np.sqrt(1.0 / (days - split) + 1.0 / (before.stop - before.start))
+        chance = scatter(c0, e0) * np.sqrt(1.0 / (days - split) + 1.0 / (before.stop - before.start))
+        error = np.hypot(chance, _ELASTICITY_SPREAD * level[:, 0])
         yield Break(ago=days - split, ratio=ratio, error=error, recent=recent, comparable=comparable, counts=(c0, e0, c1, e1))
 
 

@@ -182,7 +182,7 @@ def moved_credit(at: Break) -> int | None:
     """Return the arm that took other arms' clicks, if there is one.
 
     Prices move arms one way; tags that are overwritten take from many what they give to one. Fires when an arm's clicks per unit of spend
-    are above 1.5 times what they were and five standard errors high, while those of all others together are at least 5 % and three
+    are above 1.5 times what they were and five standard errors high, while those of all others together are at least 5 % and two
     standard errors low: many arms and days are looked at, so one of them at the usual 5 % would be a daily alarm.
     """
     rise = np.where(at.comparable & (at.ratio > 1.5) & (at.recent > 1.3), np.log(np.maximum(at.ratio, 1e-9)) / at.error, 0.0)
@@ -192,7 +192,7 @@ def moved_credit(at: Break) -> int | None:
         return None
     ratio, error = at.of_sum(others)
     fall = float(np.log(max(ratio, 1e-9)))
-    return taker if fall < -0.05 and fall / error < -3.0 else None
+    return taker if fall < -0.05 and fall / error < -2.0 else None
 
 
 def _campaign(sums: Daily, arm: int) -> str:
