@@ -76,10 +76,16 @@ class OutboxExecutor:
         ConfigurationError: A setting is out of range, or a platform cannot be read or changed.
 
     >>> from datetime import UTC
-    >>> from closedloop.records.action import Receipts
-    >>> from closedloop.execute.lifecycle import after
-    >>> after("sending", "lose")
-    'unknown'
+    >>> from closedloop.ledger import MemoryLedger
+    >>> from closedloop.platforms import SimulatedPlatform
+    >>> platform = SimulatedPlatform({"spring": Money.of(100, "EUR")}, latency=timedelta(minutes=1))
+    >>> executor = OutboxExecutor(MemoryLedger(), {"simulated": platform})
+    >>> change = Change(action_id="c1", target=Target("simulated", "spring"), budget=Money.of(120, "EUR"))
+    >>> now = datetime(2026, 3, 1, tzinfo=UTC)
+    >>> [receipt.state for receipt in executor.submit("by hand", [change], now=now, reason="a better season")]
+    ['accepted']
+    >>> executor.tick(now + timedelta(minutes=2)), [receipt.state for receipt in executor.receipts("by hand")]
+    (None, ['confirmed'])
     """
 
     def __init__(
