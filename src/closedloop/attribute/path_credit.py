@@ -176,11 +176,12 @@ def attribute_paths(
 
 
 def _by_rule(paths: PathCounts, name: str, rule: Rule, level: float) -> PathCredits:
-    won = paths.conversions > 0
-    counted = won | (paths.value > 0)
-    touched = np.repeat(counted, paths.lengths)
-    journey = paths.journey[touched]
-    touches = Touches.of(journey, paths.codes[touched].astype(np.int64))
+    at = np.flatnonzero(((paths.conversions > 0) | (paths.value > 0)) & (paths.lengths > 0))  # most journeys do not convert
+    lengths = paths.lengths[at]
+    journey = np.repeat(at, lengths)
+    ends = np.cumsum(lengths)
+    place = np.arange(len(journey)) + np.repeat(paths.starts[at] - (ends - lengths), lengths)
+    touches = Touches.of(journey, paths.codes[place].astype(np.int64))
     share = heuristics.shares(touches, rule)
     c = len(paths.channels)
     # Touches of one channel in one journey are one credit: only then is the sum of squares that of the journeys' credits.
