@@ -123,8 +123,8 @@ class RateState:
             wrong = np.flatnonzero(~(np.isfinite(values) & (np.asarray(values) >= 0)))
             if len(wrong):
                 raise InputError("must be zero or more and finite", name, float(values[wrong[0]]))
-        pairs = (arm.astype(np.int64) << 20) | day.astype(np.int64)
-        if len(np.unique(pairs)) != len(pairs):
+        pairs = np.sort((arm.astype(np.int64) << 20) | day.astype(np.int64))
+        if bool((pairs[1:] == pairs[:-1]).any()):
             raise InputError("a cohort is restated twice in one update", "arm", None, "sum or choose before")
 
     def _replaced(self, key: Key, count: FloatArray, exposure: FloatArray, revision: npt.NDArray[np.int64]) -> RateState:
@@ -145,7 +145,7 @@ class RateState:
             return np.insert(out, at[fresh], values[fresh]) if fresh.any() else out
 
         keys = np.insert(self.key, at[fresh], key[fresh]) if fresh.any() else self.key
-        changed = np.unique(np.concatenate([key[known][take], key[fresh]]) >> 20)
+        changed = _distinct(np.sort(np.concatenate([key[known][take], key[fresh]]) >> 20))
         state = attrs.evolve(
             self,
             key=keys,
@@ -200,4 +200,9 @@ class RateState:
         priors = GroupPriors(**{k.removeprefix("priors_"): arrays.pop(k) for k in list(arrays) if k.startswith("priors_")})
         empty = cls.start(arrays["group"], priors, arrays["tempering"], day=int(head["day"]), half_life=float(head["half_life"]))
         state = attrs.evolve(empty, **{k: arrays[k] for k in ("key", "count", "exposure", "revision")})
-        return state._recomputed(np.unique(state.key >> 20))
+        return state._recomputed(_distinct(state.key >> 20))
+
+
+def _distinct(ascending: Key) -> Key:
+    """Return the distinct values of an ascending array (a hash table is slow on keys that differ in their high bits only)."""
+    return ascending[np.append(True, ascending[1:] != ascending[:-1])] if len(ascending) else ascending
