@@ -169,7 +169,8 @@ class TestHolds:
     def test_identical_arms_stay(self, signals_of):
         """Nothing to gain, nothing moves."""
         plan = BudgetDecider().decide(signals_of([10] * 5, [100] * 5))
-        assert set(reasons(plan).values()) == {"no_gain"}
+        assert set(reasons(plan).values()) == {"thin_evidence"}
+        assert plan.holds[0].triggers["p_value"] == 1.0
 
     def test_a_hold_shows_what_it_gives_up(self, signals_of):
         """The interval of the best move of a held arm comes from the same draws; an arm without spend has an unbounded one."""
@@ -341,3 +342,14 @@ def test_plot(signals_of):
     pyplot.close(axes.figure)
     empty = BudgetDecider().decide(signals_of([], [])).plot()
     pyplot.close(empty.figure)
+
+
+def test_a_budget_that_is_not_spent_counts_towards_the_total(signals_of, budgets_of):
+    """An arm with a budget and no spend stays on hold, and what it holds is not given to others."""
+    signals = signals_of([10, 30, 0], [100, 100, 0])
+    budgets = budgets_of(signals, [100, 100, 50])
+    plan = BudgetDecider(Constraints(total=270)).decide(signals, budgets)
+    assert sums(plan)[1] == 270_000_000
+    plan = BudgetDecider(Constraints(total=200)).decide(signals, budgets)  # 150 are left, the least is 160
+    assert not plan.decisions
+    assert {h.reason for h in plan.holds} == {"no_spend", "limits"}

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from closedloop.decide.allocate import Allocation, affordable_total, allocate, can_meet, keep_few
-from closedloop.decide.evidence import Draws, helps
+from closedloop.decide.evidence import Draws, chance_of_alike, helps
 from closedloop.decide.holds import Why
 from closedloop.decide.limits import Limits
 from closedloop.decide.objectives import Objective, objective
 from closedloop.decide.problem import Problem
-from closedloop.decide.reasons import held_too_much, stuck, too_many, wait_for_more, weak_move
+from closedloop.decide.reasons import alike, held_too_much, stuck, too_many, wait_for_more, weak_move
 from closedloop.decide.timing import Timing, switching_cost, value_of_timing
 from closedloop.errors import ConfigurationError
 from closedloop.records.decision import Constraints
@@ -42,6 +42,8 @@ class Rules:
         risk: Tail of ``lower`` and ``cvar``.
         learning_loss: Share of an arm's outcome that a change costs while the platform learns, in [0, 1].
         learning_days: For how many days.
+        alike: Level of a test that the arms earn the same: above it nothing moves between them (unless the total changes, or no
+            evidence is asked for: ``min_probability`` of a half or less).
         looks: Days of waiting that are weighed against acting; empty switches the timing off.
         scenarios: Simulated futures for it.
     """
@@ -50,6 +52,7 @@ class Rules:
     risk: float = 0.1
     learning_loss: float = 0.0
     learning_days: float = 3.0
+    alike: float = 0.05
     looks: tuple[float, ...] = (1.0, 3.0)
     scenarios: int = 16
 
@@ -100,6 +103,15 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
     curves, limits = objective(rules.objective, p, joint, free, rules.risk, rng)
     limits = _affordable(c, p, curves, limits, free)
     total = _attainable(limits, free, p.known)
+    chance = chance_of_alike(p, free)
+    if (
+        rules.objective != "thompson"
+        and c.min_probability > 0.5
+        and chance > rules.alike
+        and can_meet(limits, free & False, p.known, total)
+    ):
+        more.update(dict.fromkeys(map(int, np.flatnonzero(free)), alike(p, chance, rules.alike)))
+        free[:] = False
     duty = c.target_cost is None and c.target_roas is None
     unsure: dict[int, tuple[float, float]] = {}  # the first move that was too unsure, by arm: its budget and its chance
     few = joint.first(max(200, _SCREEN // max(1, int(p.known.sum()))))
@@ -175,7 +187,7 @@ def _affordable(c: Constraints, p: Problem, curves: Curves, limits: Limits, free
     if c.target_cost is None and c.target_roas is None:
         return limits
     in_steps = MICROS / limits.step
-    most = np.inf if c.total is None else np.floor(c.total * in_steps + 1e-9)
+    most = np.inf if c.total is None else p.limits.total
     if c.target_cost is not None:
         counted, ratio = 1.0 / np.maximum(p.value, 1e-300), 1.0 / (c.target_cost * in_steps)
     elif c.target_roas is not None and p.unit != "conversions":

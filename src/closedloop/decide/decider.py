@@ -77,6 +77,7 @@ class BudgetDecider:
         risk: Tail of ``lower`` and ``cvar``, in (0, 0.5].
         learning_loss: Share of an arm's outcome that each change costs while the platform learns, for ``learning_days`` days. With it,
             a move is put off where waiting is worth more.
+        alike: Level of a test that all free arms earn the same; above it nothing moves between them. 1 switches it off.
         looks: Days of waiting that are weighed against acting; empty switches that off.
         scenarios: Simulated futures for it.
         discrepancy: Spread of the log of caused per credited conversion, each arm's own: what attribution may get wrong. It widens every
@@ -103,6 +104,7 @@ class BudgetDecider:
         risk: float = 0.1,
         learning_loss: float = 0.0,
         learning_days: float = 3.0,
+        alike: float = 0.05,
         looks: tuple[float, ...] = (1.0, 3.0),
         scenarios: int = 16,
         discrepancy: float = 0.0,
@@ -121,6 +123,8 @@ class BudgetDecider:
             raise ConfigurationError("no such objective", "objective", objective, None, OBJECTIVES)
         if not 0.0 <= learning_loss <= 1.0:
             raise ConfigurationError("a share lies in [0, 1]", "learning_loss", learning_loss)
+        if not 0.0 <= alike <= 1.0:
+            raise ConfigurationError("a level lies in [0, 1]", "alike", alike)
         if not 0.0 <= discrepancy <= 3.0:
             raise ConfigurationError("a discrepancy lies in [0, 3]", "discrepancy", discrepancy)
         if not 0.0 < risk <= 0.5:
@@ -138,6 +142,7 @@ class BudgetDecider:
             risk=risk,
             learning_loss=learning_loss,
             learning_days=learning_days,
+            alike=alike,
             looks=tuple(looks),
             scenarios=scenarios,
         )
@@ -232,6 +237,8 @@ class BudgetDecider:
         step = step_micros(self.constraints, currency)
         limits = find_limits(self.constraints, signals.arms, budgets, known, spend < _DELIVERS * budgets / MICROS, step)
         check_total(limits, self.constraints, known)
+        if self.constraints.total is not None:  # budgets that are given but not spent stay, and count
+            limits = attrs.evolve(limits, total=limits.total - float(budgets[given & ~known].sum()) / step)
         at = np.where(spend > 0.0, spend, 1.0)
         fitted = self.response == "fitted" and len(signals) > 0
         response = learn(signals, at, self.prior, self.observed_weight) if fitted else Response.from_prior(self.prior, at)
@@ -262,7 +269,8 @@ class BudgetDecider:
     def _ideal(self, p: Problem) -> FloatArray:
         """Return the best budgets if nothing were held (what a hold gives up)."""
         free = p.known & ~p.limits.stuck
-        return allocate(p.curves, p.limits, free, p.known).after
+        least = float(p.limits.low[free].sum() + p.limits.now[p.known & ~free].sum())
+        return allocate(p.curves, attrs.evolve(p.limits, total=max(p.limits.total, least)), free, p.known).after
 
     def _plan(
         self,

@@ -9,7 +9,9 @@ from __future__ import annotations
 import attrs
 import numpy as np
 import numpy.typing as npt
+from scipy.special import chdtrc
 
+from closedloop.decide.problem import Problem
 from closedloop.records.interval import Interval, Intervals
 from closedloop.records.signal import Signals
 from closedloop.stats.response import Response
@@ -102,6 +104,23 @@ def intervals(gain: npt.NDArray[np.floating], level: float) -> list[Interval]:
     for j in range(0, gain.shape[1], columns):
         found += list(Intervals.of_draws(gain[:, j : j + columns], level=level, kind="credible"))
     return found
+
+
+def chance_of_alike(p: Problem, free: npt.NDArray[np.bool_]) -> float:
+    """Return the p-value of "the next unit of money brings the same in all free arms" (Cochran's Q on log marginal value).
+
+    The variance of each is that of its rate (one over its count) and of its own part of the curve. One arm alone gives 0.
+    """
+    index = np.flatnonzero(free & (p.signals.effective_volume > 0.0))
+    if len(index) < 2:
+        return 0.0
+    part, step = p.response.take(index), 1e-4
+    mean = np.log(np.maximum(p.curves.take(index).marginal(p.limits.now[index]), 1e-300))
+    ends = [np.log(part.elasticity(part.location + d)) for d in (step, -step)]
+    own = np.maximum(part.scale**2 - part.common**2, 0.0) * ((ends[0] - ends[1]) / (2 * step)) ** 2
+    weight = 1.0 / (1.0 / p.signals.effective_volume[index] + own)
+    q = float((weight * (mean - np.average(mean, weights=weight)) ** 2).sum())
+    return float(chdtrc(len(index) - 1, q))
 
 
 def helps(gain: SingleArray, move: FloatArray, price: float) -> FloatArray:

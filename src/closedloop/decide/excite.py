@@ -19,11 +19,10 @@ from typing import Any
 import attrs
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtrc
 
 from closedloop.decide.allocate import Allocation
 from closedloop.decide.choose import Chosen
-from closedloop.decide.evidence import Draws, helps
+from closedloop.decide.evidence import Draws, chance_of_alike, helps
 from closedloop.decide.problem import Problem
 from closedloop.errors import ConfigurationError
 
@@ -92,20 +91,9 @@ def power(p: Problem, free: BoolArray, e: Excitation) -> Power:
     cost = 0.5 * beta * (1.0 - beta) * level * e.amplitude**2
     worth = 0.5 * beta / (1.0 - beta) * level * (before**2 - after**2) / beta**2
     pays = free & (worth * e.use_days > cost * e.block_days)
-    if look_alike(p, free, e.alike):
+    if chance_of_alike(p, free) > e.alike:
         pays = np.zeros(len(free), dtype=bool)
     return Power(sd_before=before, sd_after=after, cost=cost, worth=worth, proposed=pays)
-
-
-def look_alike(p: Problem, free: BoolArray, level: float) -> bool:
-    """Return whether the returns of the free arms differ no more than chance explains (Cochran's Q on log return)."""
-    index = np.flatnonzero(free & (p.signals.effective_volume > 0.0))
-    if len(index) < 2:
-        return True
-    mean = np.log(np.maximum(p.curves.value(np.where(p.known, p.limits.now, 0.0))[index], 1e-300) / p.limits.now[index])
-    weight = p.signals.effective_volume[index]  # the variance of a log rate is one over its count
-    q = float((weight * (mean - np.average(mean, weights=weight)) ** 2).sum())
-    return bool(chdtrc(len(index) - 1, q) > level)
 
 
 def excite(p: Problem, chosen: Chosen, joint: Draws, held: BoolArray, e: Excitation, day: int) -> tuple[Chosen, dict[str, Any]]:

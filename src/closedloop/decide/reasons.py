@@ -97,3 +97,16 @@ def wait_for_more(p: Problem, act: float, wait: float, days: float, horizon: flo
         lift=f"wait {number(days)} day{'s' * (days != 1)}",
         triggers={"value_of_acting": act, "value_of_waiting": wait, "days": days},
     )
+
+
+def alike(p: Problem, chance: float, level: float) -> Why:
+    """Return why nothing moves between arms that cannot be told apart."""
+    return Why(
+        reason="thin_evidence",
+        explanation=(
+            f"what the next {p.currency} brings differs between arms by no more than chance "
+            f"(p-value {chance:.2f}, under {level:.2f} is needed)"
+        ),
+        lift="more data, if they do differ; nothing, if they are alike",
+        triggers={"p_value": chance, "alike": level},
+    )
