@@ -246,3 +246,40 @@ def test_adapters_check_themselves_and_their_versions_are_recorded() -> None:
     assert report.plan.decisions
     cycle = loop.ledger.newest("cycle", subject="loop")[0].entry.body
     assert cycle["versions"] == {"sim": {"platform": "sim", "sdk": "1.2", "api": "v9"}}
+
+
+def test_a_plan_is_taken_back_and_recorded_like_any_other() -> None:
+    """Reverting the last plan restores the budgets before it, within the largest step, and names who asked."""
+    loop = loop_of()
+    run_days(loop, 3)
+    before = budgets(loop, 2)
+    report = run_days(loop, 1, first=3)
+    assert report.plan.decisions
+    assert budgets(loop, 3) != before
+    plan = loop.revert(report.plan.plan_id, by="Ada", now=now_of(3) + timedelta(hours=4))
+    loop.tick(now_of(3) + timedelta(hours=5))
+    after = {c: loop.platforms["sim"].budget_at(c, now_of(3) + timedelta(hours=6)).units for c in CAMPAIGNS}
+    assert after == pytest.approx(before, abs=0.01) or all(
+        abs(after[c] - before[c]) < abs(budgets(loop, 3)[c] - before[c]) for c in CAMPAIGNS
+    )
+    assert plan.provenance["by"] == "Ada"
+    assert {r.state for r in loop.receipts()} == {"confirmed"}
+    assert cl.replay(loop).identical
+    with pytest.raises(cl.ConfigurationError, match="no such plan"):
+        loop.revert("plan-x", by="Ada", now=now_of(4))
+
+
+def test_what_somebody_else_changed_is_found_on_start(tmp_path: Path) -> None:
+    """A budget altered between two runs is a finding of the first cycle after the start, and the loop plans from what stands."""
+    shared = platform()
+    with loop_of(ledger=tmp_path / "loop.db", platforms={"sim": shared}) as loop:
+        run_days(loop, 4)
+    shared.alter("good", cl.Money.of(77, "EUR"), at=now_of(3) + timedelta(hours=5))
+    with loop_of(ledger=tmp_path / "loop.db", platforms={"sim": shared}) as loop:
+        rows = {str(d.target): d.verdict for d in loop.reconcile(now=now_of(4)).differing}
+        assert list(rows) == ["sim:good"]
+        report = loop.run_cycle(rows_of(4), now=now_of(4))
+    assert "reconciliation" in [f.name for f in report.health.findings]
+    assert 77.0 in [d.before.units for d in report.plan.decisions if d.arm[1] == "good"] + [
+        h.budget.units for h in report.plan.holds if h.arm[1] == "good" and h.budget is not None
+    ]

@@ -17,6 +17,7 @@ import numpy as np
 from closedloop.attribute import incremental
 from closedloop.decide import default_target
 from closedloop.errors import ConfigurationError, PlatformError
+from closedloop.execute import Reconciliation
 from closedloop.interfaces import Classifier, Decider, ReadsState
 from closedloop.loop.holds import explained, hold_all
 from closedloop.records.arms import Arm
@@ -76,6 +77,25 @@ def check_platforms(platforms: Mapping[str, Any], now: datetime) -> list[Finding
                 Finding(name="adapter", severity=severity, scope=name, measured=passed, threshold=1.0, evidence=evidence, mend=mend)
             )
     return found
+
+
+def differences(found: Reconciliation) -> list[Finding]:
+    """Return a warning for every target at which something else stands than intended; the next plan starts from what stands."""
+    agreeing = len(found) - len(found.differing)
+    share = agreeing / len(found) if len(found) else 1.0
+    measured = Interval(low=share, estimate=share, high=share, level=0.9, kind="credible")  # counted, not estimated
+    return [
+        Finding(
+            name="reconciliation",
+            severity="warning",
+            scope=str(row.target),
+            measured=measured,
+            threshold=1.0,
+            evidence=f"{row.verdict}: {row.because}",
+            mend=row.mend,
+        )
+        for row in found.differing
+    ]
 
 
 def informed(classifier: Classifier, outcomes: Outcomes, tests: Sequence[LiftResult]) -> Classifier:

@@ -21,15 +21,15 @@ from closedloop.attribute import WindowedAttribution
 from closedloop.classify import BayesClassifier
 from closedloop.decide import BudgetDecider
 from closedloop.errors import ConfigurationError, InputError, LedgerError, WindowMismatchError
-from closedloop.execute import OutboxExecutor
+from closedloop.execute import OutboxExecutor, Reconciliation
 from closedloop.health import Thresholds, assess
 from closedloop.ingest import TableIngestor
 from closedloop.interfaces import AttributionFeedback, Classifier, Decider, Executor, Ingestor, Ledger
 from closedloop.ledger import MemoryLedger, SqliteLedger, decode, encode
 from closedloop.loop.cycle import CycleReport, Mode
-from closedloop.loop.deciding import campaign_holds, check_platforms, decide, informed, read_budgets, reason_to_hold
+from closedloop.loop.deciding import campaign_holds, check_platforms, decide, differences, informed, read_budgets, reason_to_hold
 from closedloop.loop.evidence import pack
-from closedloop.loop.recording import approval_entry, cycle_entry, identity_entry, lift_entry, mode_entry, plan_entry
+from closedloop.loop.recording import approval_entry, cycle_entry, identity_entry, lift_entry, mode_entry, plan_entry, revert_entry
 from closedloop.loop.replay import EVIDENCE
 from closedloop.records.action import Receipts
 from closedloop.records.arms import Arm
@@ -214,7 +214,7 @@ class ClosedLoop:
             signals: Signals = out[0]
         with self._room("health", timings) as out:
             if not self._checked:
-                troubles = check_platforms(self.platforms, now)
+                troubles = [*check_platforms(self.platforms, now), *self._reconciled(now)]
                 self._checked = not any(f.severity == "critical" for f in troubles)  # asked again until it is mended
                 findings = (*findings, *troubles)
             out.append(self._assess(ingested, signals, recent, findings, now))
@@ -249,6 +249,10 @@ class ClosedLoop:
             timings=timings,
             note=note,
         )
+
+    def _reconciled(self, now: datetime) -> list[Finding]:
+        """On start: what stands elsewhere than intended, as findings."""
+        return differences(self.reconcile(now=now)) if isinstance(self.executor, OutboxExecutor) and self.cycles else []
 
     def _check_clock(self, now: datetime) -> None:
         to_us(now)
@@ -345,6 +349,34 @@ class ClosedLoop:
         """Return the receipts of every plan made since a time (by default of all plans), oldest first."""
         plans = [r.entry.body["plan_id"] for r in self.ledger.entries(kind="plan", since=since)]
         return Receipts.of([receipt for plan_id in dict.fromkeys(plans) for receipt in self.executor.receipts(plan_id)])
+
+    def reconcile(self, *, now: datetime) -> Reconciliation:
+        """Compare what was intended with what stands at every target; explain each difference and propose the mend, change nothing.
+
+        Raises:
+            ConfigurationError: The executor is your own and cannot reconcile.
+        """
+        return self._own_executor("reconcile").reconcile(now=now)
+
+    def revert(self, plan_id: str, *, by: str, now: datetime) -> Plan:
+        """Restore what stood before a plan, within the constraints, as a plan like any other: sent in ``auto``, else waiting for `approve`.
+
+        Raises:
+            ConfigurationError: No such plan was executed, or the executor is your own and cannot revert.
+        """
+        limits = getattr(self.decider, "constraints", None)
+        plan = self._own_executor("revert").revert(plan_id, now=now, constraints=limits)
+        plan = attrs.evolve(plan, provenance={**plan.provenance, "reverts": plan_id, "by": by})
+        self.ledger.append([revert_entry(plan, self.mode, now)])
+        if self.mode == "auto":
+            self._let_send()
+            self.executor.execute(plan, now=now)
+        return plan
+
+    def _own_executor(self, verb: str) -> OutboxExecutor:
+        if isinstance(self.executor, OutboxExecutor):
+            return self.executor
+        raise ConfigurationError(f"this executor cannot {verb}", "executor", type(self.executor).__name__, "use OutboxExecutor")
 
     def add_lift_test(self, test: LiftResult, *, by: str, now: datetime) -> None:
         """Remember a lift test: from the next cycle on arms are ranked and moved by caused conversions, as far as tests and priors know."""

@@ -35,6 +35,13 @@ def plan_entry(cycle: int, plan: Plan, mode: Mode, now: datetime) -> Entry:
     )
 
 
+def revert_entry(plan: Plan, mode: Mode, now: datetime) -> Entry:
+    """Return the entry of a plan that takes another one back; it waits for a person unless the loop is automatic."""
+    body = {"plan": encode(plan), "plan_id": plan.plan_id, "cycle": 0, "mode": mode}
+    is_open = mode != "auto" and bool(plan.decisions)
+    return Entry(kind="plan", subject=plan.plan_id, at=now, body=body, key=f"plan:{plan.plan_id}", is_open=is_open)
+
+
 def cycle_entry(
     cycle: int,
     plan: Plan,

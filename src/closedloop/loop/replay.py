@@ -98,7 +98,8 @@ def replay(
         ConfigurationError: A cycle has no evidence in the ledger; those that have are listed.
         LedgerError: The evidence cannot be read.
     """
-    plans = {int(r.entry.body["cycle"]): decode(r.entry.body["plan"]) for r in loop.ledger.newest("plan")}
+    found = [r.entry.body for r in loop.ledger.newest("plan") if r.entry.body["cycle"]]  # plans of cycles, not reverts
+    plans = {int(body["cycle"]): decode(body["plan"]) for body in found}
     kept = {cycle: data for cycle in sorted(plans) if (data := loop.ledger.state(f"{EVIDENCE}{cycle}")) is not None}
     wanted = list(kept) if cycles is None else list(cycles)
     done = []
