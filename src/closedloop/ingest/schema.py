@@ -225,6 +225,8 @@ def failures(frame: Any, schema: Any = None) -> list[Failure]:
         schema.validate(frame, lazy=True, inplace=True)
     except SchemaErrors as found:
         errors = list(found.schema_errors)
+        for error in (found, *errors):  # tracebacks and frames refer to each other, and would hold whole chunks until a collection
+            error.__traceback__ = error.__context__ = error.__cause__ = None
     else:
         return []
     return list(_grouped(errors, len(frame)))
