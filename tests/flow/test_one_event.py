@@ -14,7 +14,15 @@ NOW = datetime(2026, 3, 4, tzinfo=UTC)
 ROWS = [
     {"event_id": "k1", "kind": "click", "occurred_at": NOW - timedelta(hours=30), "user_id": "u1", "platform": "sim", "campaign": "a"},
     {"event_id": "c1", "kind": "conversion", "occurred_at": NOW - timedelta(hours=20), "user_id": "u1", "value": 30.0, "currency": "EUR"},
-    {"event_id": "s1", "kind": "spend", "occurred_at": NOW - timedelta(hours=30), "platform": "sim", "campaign": "a", "cost": 5.0, "currency": "EUR"},
+    {
+        "event_id": "s1",
+        "kind": "spend",
+        "occurred_at": NOW - timedelta(hours=30),
+        "platform": "sim",
+        "campaign": "a",
+        "cost": 5.0,
+        "currency": "EUR",
+    },
 ]
 
 

@@ -284,7 +284,8 @@ def _tree(groups: list[Group], size: int) -> _Node:
     ordered = sorted(groups, key=lambda g: len(g.members))
     roots: list[_Node] = []
     for group in ordered:
-        inside, outside = [], []
+        inside: list[_Node] = []
+        outside: list[_Node] = []
         members = set(group.members.tolist())
         for node in roots:
             common = len(members.intersection(node.members.tolist()))
