@@ -79,10 +79,15 @@ def allocate(curves: Curves, limits: Limits, free: BoolArray, known: BoolArray, 
     amount = min(max(rest, least), most)
     part = curves.take(index)
     filled = fill(part, low, high, within(amount, groups, low, high), groups)
-    continuous[index], prices[index] = filled.spend, filled.prices
+    first = part.marginal(np.ones(len(index)))  # a power law's first unit is worth any price: money moves in whole steps
+    continuous[index], prices[index] = filled.spend, np.minimum(filled.prices, first)
     after[index] = filled.spend if not whole else to_steps(part, filled.spend, low, high, int(np.floor(amount + 1e-6)), groups)
     return Allocation(
-        after=after, continuous=continuous, price=filled.price, prices=prices, unallocated=max(0.0, rest - float(after[index].sum()))
+        after=after,
+        continuous=continuous,
+        price=min(filled.price, float(first.max())),
+        prices=prices,
+        unallocated=max(0.0, rest - float(after[index].sum())),
     )
 
 
