@@ -229,16 +229,11 @@ def simulate(rng, n, lengths=5):
 
 
 @pytest.mark.skipif(os.environ.get("CLOSEDLOOP_FULL") != "1", reason="takes minutes; set CLOSEDLOOP_FULL=1")
-@pytest.mark.parametrize("block", [False, True])
-def test_bootstrap_intervals_of_markov_credit_hold_nine_in_ten(block, monkeypatch):
-    """Over 500 simulated sets of about 2,000 journeys, 90 % intervals hold the true expected credit 88 to 92 % of the time, by both roads.
+def test_bootstrap_intervals_of_markov_credit_hold_nine_in_ten():
+    """Over 500 simulated sets of about 2,000 journeys, 90 % intervals hold the true expected credit 88 to 92 % of the time.
 
     The number of journeys is Poisson, as the bootstrap takes it to be: the credit of a day varies with its traffic, too.
     """
-    from closedloop.attribute import path_credit
-
-    if block:
-        monkeypatch.setattr(path_credit, "_EXACT", 0)
     rng = np.random.default_rng(11)
     paths, won = simulate(rng, 300_000)
     truth = attribute_paths(
