@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from closedloop.errors import ConfigurationError, InputError
-from closedloop.health import LiftTest, Thresholds, compare_reports, credit_against_tests
+from closedloop.errors import ConfigurationError
+from closedloop.health import Thresholds, compare_reports, credit_against_tests
 from closedloop.health.breaks import breaks
 from closedloop.health.daily import Daily, daily
 from closedloop.health.failures import changed_hands, data_gaps, double_counting, missing_tags
 from closedloop.health.gaps import _p_at_most
 from closedloop.ingest import TableIngestor
 from closedloop.records.arms import TAG_COLUMNS, Arms
+from closedloop.records.lift import LiftResult
 from closedloop.simulation import Break, MissingTags, SilentPlatform, Simulator, WindowMismatch, WrongAttribution, small
 
 LIMITS = Thresholds()
@@ -162,26 +163,28 @@ def test_daily_sums_leave_out_the_day_that_is_not_over(make_signals):
     assert sums.clicks.tolist() == [[100.0] * 9] * 2
 
 
+def holdout(treated: float, control: float, odds: float, attributed: float) -> LiftResult:
+    """A holdout of the retargeting campaign with `odds` treated users per held-out one."""
+    where = {"platform": "meta", "campaign": "retargeting"}
+    users = {"treated_users": 1000.0 * odds, "control_users": 1000.0}
+    return LiftResult(where=where, treated=treated, control=control, attributed=attributed, **users)
+
+
 def test_credit_against_a_holdout():
-    """An arm whose holdout converts nearly as well is found; one whose credit is caused is not."""
-    arm = ("meta", "retargeting")
-    stolen = LiftTest(arm=arm, treated=6000, control=620, odds=9.0, attributed=3000)
-    earned = LiftTest(arm=arm, treated=6000, control=330, odds=9.0, attributed=3000)
+    """An arm whose holdout converts nearly as well is found; one whose credit is caused is not; an estimate serves like counts."""
+    stolen, earned = holdout(6000, 620, 9.0, 3000), holdout(6000, 330, 9.0, 3000)
     (finding,) = credit_against_tests([stolen], LIMITS)
     assert (finding.name, finding.severity, finding.scope) == ("wrong_attribution", "critical", "meta / retargeting")
     assert 420 / 3000 in finding.measured
     assert credit_against_tests([earned], LIMITS) == []
-    with pytest.raises(InputError, match="odds"):
-        LiftTest(arm=arm, treated=1, control=1, odds=0.0, attributed=1)
+    (stated,) = credit_against_tests([LiftResult(attributed=3000, estimate=420.0, standard_error=240.0)], LIMITS)
+    assert (stated.scope, stated.severity) == ("account", "critical")
 
 
 def test_false_alarms_of_holdouts_are_rare():
     """Where all credit is caused, at most 5 % of holdouts accuse it (within Monte Carlo error of 300 tests)."""
     rng = np.random.default_rng(5)
-    tests = [
-        LiftTest(arm=("a",), treated=float(rng.poisson(500)), control=float(rng.poisson(250 / 4)), odds=4.0, attributed=250.0)
-        for _ in range(300)
-    ]
+    tests = [holdout(float(rng.poisson(500)), float(rng.poisson(250 / 4)), 4.0, 250.0) for _ in range(300)]
     alarms = sum(bool(credit_against_tests([t], LIMITS, draws=4000)) for t in tests)
     assert alarms <= 15 + 3 * math.sqrt(15)
 

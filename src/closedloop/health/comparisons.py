@@ -7,60 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import attrs
 import numpy as np
 
 from closedloop.display import number
-from closedloop.errors import ConfigurationError, InputError
+from closedloop.errors import ConfigurationError
 from closedloop.health.thresholds import Thresholds
-from closedloop.records.arms import Arm
 from closedloop.records.feedback import Finding, Severity
 from closedloop.records.interval import Interval
+from closedloop.records.lift import LiftResult
 from closedloop.stats.rates import ratio_interval
 
 
-@attrs.frozen(kw_only=True)
-class LiftTest:
-    """A randomised holdout of one arm.
-
-    Args:
-        arm: The arm.
-        treated, control: Conversions of users who could be shown its ads, and of those who were held out.
-        odds: Treated users per held-out user.
-        attributed: Conversions of treated users that attribution gave to the arm in the same time.
-    """
-
-    arm: Arm
-    treated: float
-    control: float
-    odds: float
-    attributed: float
-
-    def __attrs_post_init__(self) -> None:
-        for name in ("treated", "control", "attributed"):
-            if not getattr(self, name) >= 0:
-                raise InputError("a count is zero or more", name, getattr(self, name))
-        if not self.odds > 0:
-            raise InputError("the odds of treatment are above zero", "odds", self.odds, "give treated users per held-out user")
-
-
-def credit_against_tests(tests: Sequence[LiftTest], limits: Thresholds, *, draws: int = 20_000, seed: int = 0) -> list[Finding]:
+def credit_against_tests(tests: Sequence[LiftResult], limits: Thresholds, *, draws: int = 20_000, seed: int = 0) -> list[Finding]:
     """Hold the credit of arms against what their holdouts say they caused.
 
-    Caused conversions are ``treated - odds * control``, with independent Gamma posteriors of the two means. The finding says which share of
-    the credit was caused; it is critical when that share is credibly under a half. With credit that is caused in full it fires in at most
-    5 % of tests at level 0.9 (one tail of the interval).
+    Caused conversions are ``treated - odds * control``, with independent Gamma posteriors of the two means (where a test gives an estimate,
+    Normal around it). The finding says which share of the credit was caused; it is critical when that share is credibly under a half. With
+    credit that is caused in full it fires in at most 5 % of tests at level 0.9 (one tail of the interval).
     """
     rng = np.random.default_rng(seed)
     found = []
     for test in tests:
-        if test.attributed <= 0:
-            continue
-        caused = rng.standard_gamma(test.treated + 0.5, draws) - test.odds * rng.standard_gamma(test.control + 0.5, draws)
+        if test.treated is not None and test.control is not None and test.treated_users and test.control_users:
+            odds = test.treated_users / test.control_users
+            caused = rng.standard_gamma(test.treated + 0.5, draws) - odds * rng.standard_gamma(test.control + 0.5, draws)
+        else:
+            caused = rng.normal(*test.caused(), draws)
         measured = Interval.of_draws(caused / test.attributed, level=limits.level)
         if measured.high >= 1.0:
             continue
-        name = " / ".join("?" if t is None else t for t in test.arm)
+        name = " / ".join(test.where.values()) or "account"
         severity: Severity = "critical" if measured.high < 0.5 else "warning"
         found.append(
             Finding(
