@@ -96,3 +96,24 @@ def test_no_days_is_a_mistake():
     """A run of no days is refused."""
     with pytest.raises(ConfigurationError, match="at least one day"):
         Simulator(small()).run(_Idle(), 0)
+
+
+def test_held_out_users_are_not_convinced_and_are_counted() -> None:
+    """With a fifth of an arm's users held out, a fifth of what it causes is missing from the truth of the day, and both groups are counted."""
+    arm = Simulator(small(), seed=4).market.arms[0]
+    shown, held = Simulator(small(), seed=4), Simulator(small(), seed=4)
+    held.holdouts = {arm: 0.2}
+
+    class Nothing:
+        def run_cycle(self, rows, *, now):
+            return None
+
+        def tick(self, now):
+            return None
+
+    whole, less = shown.run(Nothing(), days=1).days[0], held.run(Nothing(), days=1).days[0]
+    lost = shown.market.truth(0, whole.budgets).conversions[0] * 0.2
+    assert whole.caused - less.caused == pytest.approx(lost)
+    held.run(Nothing(), days=6)
+    treated, control = held.market.holdout_counts(arm)
+    assert treated > control

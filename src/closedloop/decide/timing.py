@@ -100,7 +100,8 @@ def value_of_timing(
                 days = seen * level / own
                 same = np.random.default_rng([noise, j, s])  # common random numbers for acting and holding
                 counts = same.poisson(truths[s] * days) / phi
-                factor = (shape + counts) / ((rate + days / phi) * np.maximum(mean, 1e-300))
+                weight = (rate + days / phi) * np.maximum(mean, 1e-300)
+                factor = np.divide(shape + counts, weight, out=np.ones_like(weight), where=weight > 0)  # nothing known stays as it is
                 curves = _scaled(p.curves, moved, factor)
                 then = allocate(curves, limits, free, p.known, whole=False)
                 part, charge = curves.take(moved), then.prices[moved]

@@ -162,6 +162,7 @@ class Simulator:
         quota: tuple[float, float] | None = (120.0, 3600.0),
     ) -> None:
         self.market = Market(scenario, seed)
+        self.holdouts: dict[Arm, float] = {}  # share of users held out of an arm from the next day on; set and cleared while it runs
         self.seed = int(seed)
         self.faults = tuple(faults)
         self._closes, self._ticks = closes, tuple(sorted(ticks))
@@ -185,7 +186,7 @@ class Simulator:
 
     def rows(self, day: int, budgets: Mapping[Arm, float]) -> Columns:
         """Return a day's rows as the loop gets them, faults and all."""
-        rows = self.market.day(day, budgets)
+        rows = self.market.day(day, budgets, holdouts=self.holdouts)
         for number, fault in enumerate(self.faults):
             rows = fault.rows(rows, day, np.random.default_rng([self.seed, 4, number, day]), self.market)
         return rows
@@ -222,10 +223,11 @@ class Simulator:
 
     def _day(self, day: int, budgets: Mapping[Arm, float], rows: Columns, report: Any) -> Day:
         market, total = self.market, sum(budgets.values())
+        shown = 1.0 - market.vector(self.holdouts)  # nobody who is held out is convinced
         return Day(
             day=day,
             budgets=budgets,
-            caused=market.truth(day, budgets).total,
+            caused=float((market.truth(day, budgets).conversions * shown).sum()),
             best=market.truth(day, market.best_budgets(total, day)).total,
             equal=market.truth(day, market.equal_split(total)).total,
             counted=int((rows["kind"] == "conversion").sum()),
