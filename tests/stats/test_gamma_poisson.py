@@ -127,3 +127,13 @@ def test_cdf_is_a_distribution_function():
     assert values[0] == 0
     assert values[-1] == pytest.approx(1)
     assert (np.diff(values) >= 0).all()
+
+
+def test_quantile_of_a_mixture_of_far_apart_rates():
+    """A case that random search found: where one Newton step is not enough, another is taken."""
+    shape, rate = np.array([[1.0, 1.0, 1.0, 2.0]]), np.array([[142.0, 196.0, 0.5, 1.0]])
+    weight = np.array([[0.08984375, 0.57421875, 0.03515625, 0.62890625]])
+    weight = weight / weight.sum()
+    x = mixture_quantile(0.5, shape, rate, weight)
+    found = (weight * stats.gamma.cdf(x[:, None], shape, scale=1 / rate)).sum()
+    assert abs(found - 0.5) < 0.5e-4
