@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -213,8 +214,14 @@ class Watched:
 
 def test_killed_at_every_step(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     """One kill at each of the first 40 steps that leave a trace (ledger write, platform call, room left) of a busy week."""
-    first = tmp_path / "base"
-    first.mkdir()
+    base = tmp_path / "base"
+    base.mkdir()
+    with loop_at(base) as loop:  # six days pass undisturbed, so that the plan has moves in it; then the countdown begins
+        for day in range(6):
+            now = START + timedelta(days=day + 1)
+            settle(loop, now - timedelta(days=1))
+            loop.run_cycle(rows_of(day), now=now)
+        loop.platforms["sim"].close()
 
     def some_days(folder: Path, step: Countdown) -> None:
         platform = Watched(platform_at(folder), ("send", "read"), step)
@@ -224,13 +231,7 @@ def test_killed_at_every_step(tmp_path: Path, undisturbed: dict[str, Any]) -> No
     kills = 0
     for steps in range(1, 41):
         folder = tmp_path / f"step{steps}"
-        folder.mkdir()
-        # Five days pass undisturbed so that the plan has moves in it; then the countdown begins.
-        with loop_at(folder) as loop:
-            for day in range(6):
-                now = START + timedelta(days=day + 1)
-                settle(loop, now - timedelta(days=1))
-                loop.run_cycle(rows_of(day), now=now)
+        shutil.copytree(base, folder)
         pid = child(lambda at=folder, n=steps: some_days(at, Countdown(n)))
         _, status = os.waitpid(pid, 0)
         assert os.WIFSIGNALED(status)

@@ -99,7 +99,7 @@ def test_no_days_is_a_mistake():
 
 
 def test_held_out_users_are_not_convinced_and_are_counted() -> None:
-    """With a fifth of an arm's users held out, a fifth of what it causes is missing from the truth of the day, and both groups are counted."""
+    """With a fifth of an arm's users held out, a fifth of what it causes is missing from the truth, and both groups are counted."""
     arm = Simulator(small(), seed=4).market.arms[0]
     shown, held = Simulator(small(), seed=4), Simulator(small(), seed=4)
     held.holdouts = {arm: 0.2}
