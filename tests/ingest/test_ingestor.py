@@ -274,7 +274,7 @@ def test_mapping_constants_and_values() -> None:
         ("latin.csv", "kind,occurred_at,platform\nclick,2026-01-31T12:00:00Z,caf\xe9\n".encode("latin-1"), "not utf-8 text"),
         ("wide.csv", "kind,occurred_at\n".encode("utf-16"), "not utf-8 text"),
         ("latin.ndjson", '{"kind": "caf\xe9"}'.encode("latin-1"), "not utf-8 text"),
-        ("broken.csv.gz", gzip.compress(b"kind,occurred_at\n" * 1000)[:-20], "cannot be read"),
+        ("broken.csv.gz", gzip.compress(b"kind,occurred_at\n" * 1000, mtime=0)[:-20], "cannot be read"),
         ("not.csv.gz", b"kind,occurred_at\n", "cannot be read"),
         ("not.parquet", b"PAR1 no", "no Parquet"),
         ("what.xlsx", b"PK", "no known kind of file"),
