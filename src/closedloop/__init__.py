@@ -49,6 +49,7 @@ from closedloop.interfaces import (
     LimitsRequests,
     ReadsState,
     ReportsSpend,
+    RunsHoldouts,
     WeighsRequests,
 )
 from closedloop.ledger import MemoryLedger, PostgresLedger, SqliteLedger
@@ -59,6 +60,7 @@ from closedloop.records.arms import Arm, Arms
 from closedloop.records.batch import EventBatch
 from closedloop.records.decision import Constraints, Decision, GroupLimit, Hold, Plan, Target
 from closedloop.records.feedback import Finding, HealthReport
+from closedloop.records.holdout import HoldoutCounts
 from closedloop.records.interval import Interval, Intervals
 from closedloop.records.money import Money
 from closedloop.records.outcomes import Outcomes
@@ -100,6 +102,7 @@ __all__ = [
     "Guardrails",
     "HealthReport",
     "Hold",
+    "HoldoutCounts",
     "HoldoutPlan",
     "Incrementality",
     "InfeasibleError",
@@ -140,6 +143,7 @@ __all__ = [
     "RejectedError",
     "Replay",
     "ReportsSpend",
+    "RunsHoldouts",
     "SequenceClassifier",
     "Signal",
     "Signals",

@@ -17,6 +17,7 @@ from closedloop.records.action import AttemptResult, Change, Entry, Receipt, Rec
 from closedloop.records.arms import Arm
 from closedloop.records.batch import EventBatch
 from closedloop.records.decision import Plan, Target
+from closedloop.records.holdout import HoldoutCounts
 from closedloop.records.money import Money
 from closedloop.records.outcomes import Outcomes
 from closedloop.records.quarantine import Ingested
@@ -223,4 +224,36 @@ class ReportsSpend(Protocol):
 
     def report(self, *, since: datetime, until: datetime) -> Any:
         """Return raw rows of spend and of conversions as the platform counts them, any table the ingestor reads."""
+        ...
+
+
+@runtime_checkable
+class RunsHoldouts(Protocol):
+    """A platform that can keep its ads from a share of users, drawn at random, and count what both groups do."""
+
+    def start_holdout(self, holdout_id: str, targets: Sequence[Target], share: float, *, now: datetime) -> None:
+        """Begin to keep the targets' ads from a share of users; begun again under the same id it is the same holdout.
+
+        Raises:
+            RejectedError: A target does not exist, is in another holdout, or the id is known with other targets or another share.
+            PlatformError: It cannot be begun, or perhaps was; ask again.
+        """
+        ...
+
+    def read_holdout(self, holdout_id: str, *, now: datetime) -> HoldoutCounts:
+        """Return what both groups did since it began.
+
+        Raises:
+            RejectedError: There is no such holdout.
+            PlatformError: It cannot be read.
+        """
+        ...
+
+    def end_holdout(self, holdout_id: str, *, now: datetime) -> None:
+        """Show the ads to everyone again; one that has ended stays as it is.
+
+        Raises:
+            RejectedError: There is no such holdout.
+            PlatformError: It cannot be ended, or perhaps was; ask again.
+        """
         ...

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from closedloop.errors import ConfigurationError, NotSentError, RejectedError, UnknownPlatformError
+from closedloop.errors import ConfigurationError, InputError, NotSentError, RejectedError, UnknownPlatformError
 from closedloop.interfaces import AppliesChanges, LimitsRequests, ReadsState
 from closedloop.platforms import SimulatedPlatform, available_platforms, load_platform
 from closedloop.records.action import Change
 from closedloop.records.decision import Target
+from closedloop.records.holdout import HoldoutCounts
 from closedloop.records.money import Money
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -188,3 +189,71 @@ def test_unknown_name_in_the_registry() -> None:
     assert list(available_platforms()) == sorted(available_platforms())
     with pytest.raises(UnknownPlatformError, match="no such platform"):
         load_platform("certainly-not-there")
+
+
+def _holdout(latency: timedelta = MINUTE, **settings: Any) -> tuple[SimulatedPlatform, list[Target]]:
+    platform = SimulatedPlatform({"a": euros(1), "b": euros(1)}, latency=latency, audience=1000, **settings)
+    return platform, [Target("simulated", "a"), Target("simulated", "b")]
+
+
+def test_a_holdout_begins_counts_and_ends() -> None:
+    """In force after the latency, counted while it runs, read as old as the lag, ended once; it survives the process."""
+    platform, targets = _holdout(read_lag=MINUTE)
+    platform.start_holdout("h", targets, 0.2, now=START)
+    assert platform.holdouts_at(START) == {}
+    assert platform.holdouts_at(START + MINUTE) == {"a": 0.2, "b": 0.2}
+    platform.count_holdouts({"a": (40, 9), "b": (2, 1)}, at=START + MINUTE, known_at=START + 9 * MINUTE)
+    early = platform.read_holdout("h", now=START + 9 * MINUTE)
+    assert (early.treated, early.control, early.since, early.until) == (0, 0, START + MINUTE, None)
+    assert (early.treated_users, early.control_users) == (800, 200)
+    platform.end_holdout("h", now=START + 10 * MINUTE)
+    platform.end_holdout("h", now=START + 20 * MINUTE)
+    late = platform.read_holdout("h", now=START + 10 * MINUTE)
+    assert (late.treated, late.control, late.until) == (42, 10, START + 11 * MINUTE)
+    assert platform.holdouts_at(START + 11 * MINUTE) == {}
+    assert late.lift(30.0, {"campaign": "a"}).caused()[0] == pytest.approx(42 - 10 * 4)
+
+
+def test_a_holdout_asked_for_twice_is_one() -> None:
+    """The same id and content does nothing; other content, a busy or unknown target, and an unknown id are refused with the reason."""
+    platform, targets = _holdout()
+    platform.start_holdout("h", targets[:1], 0.2, now=START)
+    platform.start_holdout("h", targets[:1], 0.2, now=START + MINUTE)
+    assert platform.read_holdout("h", now=START).since == START + MINUTE
+    for share, which in ((0.3, targets[:1]), (0.2, targets)):
+        with pytest.raises(RejectedError, match="begun otherwise"):
+            platform.start_holdout("h", which, share, now=START)
+    with pytest.raises(RejectedError, match="end 'h' first"):
+        platform.start_holdout("other", targets, 0.2, now=START)
+    with pytest.raises(RejectedError, match=r"no such resource.*valid: a, b"):
+        platform.start_holdout("other", [Target("simulated", "gone")], 0.2, now=START)
+    for act in (platform.read_holdout, platform.end_holdout):
+        with pytest.raises(RejectedError, match="no such holdout"):
+            act("other", now=START)
+    for share in (0.0, 1.0, float("nan")):
+        with pytest.raises(ConfigurationError, match="share"):
+            platform.start_holdout("other", targets, share, now=START)
+    with pytest.raises(ConfigurationError, match="at least one target"):
+        platform.start_holdout("other", [], 0.2, now=START)
+    platform.end_holdout("h", now=START + MINUTE)
+    platform.start_holdout("other", targets, 0.5, now=START + MINUTE)
+
+
+def test_an_outage_or_quota_keeps_a_holdout_from_beginning() -> None:
+    """Not sent is said so, and nothing has begun."""
+    platform, targets = _holdout(quota=(1, 60))
+    platform.outage(START, START + MINUTE)
+    with pytest.raises(NotSentError, match="cannot be reached"):
+        platform.start_holdout("h", targets, 0.2, now=START)
+    platform.start_holdout("h", targets, 0.2, now=START + MINUTE)
+    with pytest.raises(NotSentError, match="quota"):
+        platform.end_holdout("h", now=START + MINUTE)
+    assert platform.read_holdout("h", now=START + 3 * MINUTE).until is None
+
+
+def test_a_holdout_without_users_is_no_holdout() -> None:
+    """An audience must divide; counts of a group without users are refused."""
+    with pytest.raises(ConfigurationError, match="audience"):
+        SimulatedPlatform({}, audience=1)
+    with pytest.raises(InputError, match="control_users"):
+        HoldoutCounts(holdout_id="h", treated=1, control=1, treated_users=1, control_users=0, since=START)

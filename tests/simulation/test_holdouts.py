@@ -1,10 +1,13 @@
 """Holdouts of the simulated market say without bias what an arm causes, and touch nothing else."""
 
+from datetime import timedelta
+
 import numpy as np
 import pytest
 
 from closedloop.errors import InputError
-from closedloop.simulation import COLUMNS, Market, retargeting, small
+from closedloop.interfaces import RunsHoldouts
+from closedloop.simulation import COLUMNS, Market, Simulator, retargeting, small
 from closedloop.simulation.holdouts import held_out
 
 
@@ -87,3 +90,51 @@ def test_everyone_held_out_is_refused():
     market = Market(small(), 1)
     with pytest.raises(InputError, match="held-out share"):
         market.day(0, market.equal_split(), holdouts={market.arms[0]: 1.0})
+
+
+class _Idle:
+    """A loop that does nothing."""
+
+    def run_cycle(self, rows, *, now):
+        return None
+
+    def tick(self, now):
+        return None
+
+
+def test_a_platforms_holdout_is_run_by_the_market_and_read_back():
+    """Begun at the platform, it is in force on the days between, its counts are the market's own, and no other arm is touched."""
+    simulator, twin = Simulator(small(), 5), Market(small(), 5)
+    arms = [arm for arm, t in simulator.targets.items() if t.platform == "meta"]
+    platform = simulator.platforms["meta"]
+    assert isinstance(platform, RunsHoldouts)
+    platform.start_holdout("h1", [simulator.targets[a] for a in arms], 0.4, now=twin.day_start(2) + timedelta(hours=3))
+    simulator.run(_Idle(), 6)
+    end = twin.day_start(6)
+    platform.end_holdout("h1", now=end + timedelta(hours=2))
+    simulator.run(_Idle(), 2)
+    expected = np.zeros(2)
+    for day in range(6):
+        held = dict.fromkeys(arms, 0.4) if day >= 2 else {}
+        twin.advance(day, twin.equal_split(), holdouts=held)
+        assert simulator.held_out_on(day) == held
+        expected += np.sum([twin.holdout_counts(a) for a in arms], axis=0)
+    assert simulator.held_out_on(6) == {}
+    counts = platform.read_holdout("h1", now=twin.day_start(9))
+    assert (counts.treated, counts.control) == tuple(expected)
+    assert expected.min() > 0
+    assert counts.treated_users / counts.control_users == pytest.approx(1.5)
+    assert counts.since == twin.day_start(2) + timedelta(hours=3, minutes=40)
+    assert counts.until == end + timedelta(hours=2, minutes=40)
+
+
+def test_the_truth_of_a_day_knows_the_platforms_holdout():
+    """What a held-out share is not shown is not caused."""
+    simulator, twin = Simulator(small(), 5), Simulator(small(), 5)
+    arms = [arm for arm, t in simulator.targets.items() if t.platform == "meta"]
+    begin = simulator.market.day_start(0) - timedelta(hours=1)
+    simulator.platforms["meta"].start_holdout("h", [simulator.targets[a] for a in arms], 0.25, now=begin)
+    held, full = simulator.run(_Idle(), 1).days[0], twin.run(_Idle(), 1).days[0]
+    truth = twin.market.truth(0, full.budgets).conversions
+    mine = np.array([a in arms for a in twin.market.arms])
+    assert full.caused - held.caused == pytest.approx(0.25 * truth[mine].sum())

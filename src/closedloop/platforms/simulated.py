@@ -7,51 +7,24 @@ kept in an SQLite file that outlives the process, so that a killed client cannot
 
 from __future__ import annotations
 
-import json
-import sqlite3
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import attrs
 import numpy as np
 
 from closedloop.errors import ConfigurationError, NotSentError, RejectedError
+from closedloop.platforms.books import BEGINNING, Applied, Books
 from closedloop.records.action import AttemptResult, Change, TargetState
 from closedloop.records.decision import Target
+from closedloop.records.holdout import HoldoutCounts
 from closedloop.records.moments import from_us, to_us
 from closedloop.records.money import Money
 
 Fault = Literal["lose_request", "lose_reply", "late", "refuse", "throttle", "ignore", "unreachable"]
 _FAULTS = get_args(Fault)
-_BEGINNING = -(2**62)  # the first budgets were always in force
 _MICROSECOND = timedelta(microseconds=1)
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS changes (
-    sequence INTEGER PRIMARY KEY, resource TEXT NOT NULL, effective_us INTEGER NOT NULL, micros INTEGER, currency TEXT,
-    active INTEGER, action_id TEXT, kind TEXT NOT NULL, sent_us INTEGER
-);
-CREATE INDEX IF NOT EXISTS changes_at ON changes (resource, effective_us, sequence);
-CREATE TABLE IF NOT EXISTS requests (sequence INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, units REAL NOT NULL, verdict TEXT NOT NULL,
-    total REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS requests_at ON requests (verdict, at_us, sequence);
-CREATE TABLE IF NOT EXISTS faults (sequence INTEGER PRIMARY KEY, fault TEXT NOT NULL, remaining INTEGER NOT NULL, settings TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS outages (since_us INTEGER NOT NULL, until_us INTEGER NOT NULL);
-"""
-
-
-@attrs.frozen(kw_only=True)
-class Applied:
-    """One change that the server put into force."""
-
-    action_id: str
-    resource: str
-    kind: str
-    budget: Money | None
-    effective_at: datetime
 
 
 class SimulatedPlatform:
@@ -69,6 +42,7 @@ class SimulatedPlatform:
         minimum: Smallest budget that is accepted.
         seed: Of the losses; the same requests meet the same losses, also after a restart.
         path: A file to keep the books in, or None for memory.
+        audience: Users that a holdout divides.
 
     Raises:
         ConfigurationError: A setting is out of range.
@@ -97,54 +71,25 @@ class SimulatedPlatform:
         minimum: Money | None = None,
         seed: int = 0,
         path: str | Path | None = None,
+        audience: int = 1_000_000,
     ) -> None:
         if not 0.0 <= lost_replies <= 1.0:
             raise ConfigurationError("a share lies in [0, 1]", "lost_replies", lost_replies)
         if quota is not None and not (quota[0] > 0 and quota[1] > 0):
             raise ConfigurationError("a quota needs units and seconds above zero", "quota", quota)
+        if audience < 2:
+            raise ConfigurationError("a holdout divides at least two users", "audience", audience)
         for label, duration in (("latency", latency), ("read_lag", read_lag), ("late_by", late_by)):
             if duration < timedelta(0):
                 raise ConfigurationError("a delay is zero or more", label, duration)
         self.name, self.latency, self.read_lag, self.quota, self.units = name, latency, read_lag, quota, units
-        self.lost_replies, self.late_by, self.minimum, self.seed = lost_replies, late_by, minimum, seed
-        self._lock = threading.RLock()
-        self._db = sqlite3.connect(":memory:" if path is None else str(path), timeout=30.0, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=OFF")  # survives the death of the process, which is all that is asked of it
-        with self._transaction():
-            for statement in filter(str.strip, _SCHEMA.split(";")):
-                self._db.execute(statement)
+        self.lost_replies, self.late_by, self.minimum, self.seed, self.audience = lost_replies, late_by, minimum, seed, audience
+        self._books = Books(path)
+        with self._books.transaction():
+            known = set(self._books.resources())
             for resource, budget in budgets.items():
-                if self._db.execute("SELECT 1 FROM changes WHERE resource = ?", (resource,)).fetchone() is None:
-                    self._write(resource, _BEGINNING, budget, True, None, "initial", None)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def _write(
-        self,
-        resource: str,
-        effective_us: int,
-        budget: Money | None,
-        active: bool | None,
-        action_id: str | None,
-        kind: str,
-        sent: int | None,
-    ) -> None:
-        micros, currency = (None, None) if budget is None else (budget.micros, budget.currency)
-        row = (resource, effective_us, micros, currency, None if active is None else int(active), action_id, kind, sent)
-        self._db.execute(
-            "INSERT INTO changes (resource, effective_us, micros, currency, active, action_id, kind, sent_us) VALUES (?,?,?,?,?,?,?,?)", row
-        )
+                if resource not in known:
+                    self._books.write(resource, BEGINNING, budget, True, None, "initial", None)
 
     # ---------------------------------------------------------------- the door
 
@@ -168,7 +113,7 @@ class SimulatedPlatform:
             NotSentError: Over quota, or an outage.
             RejectedError: There is no such resource.
         """
-        budget, active = self._in_force(target.resource, self._enter(target, now))
+        budget, active = self._books.in_force(target.resource, self._enter(target, now))
         if budget is None and active is None:
             raise RejectedError("there is no such resource", "resource", target.resource, "NOT_FOUND", self.resources()[:20])
         return TargetState(target=target, budget=budget, active=active is not False, read_at=now)
@@ -180,21 +125,17 @@ class SimulatedPlatform:
             NotSentError: Over quota, or an outage.
         """
         seen_us = self._enter(change.target, now)
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT resource FROM changes WHERE kind = 'create' AND action_id = ? AND effective_us <= ? ORDER BY sequence",
-                (change.action_id, seen_us),
-            ).fetchall()
-        stands = [(Target(self.name, resource), *self._in_force(resource, seen_us)) for (resource,) in rows]
+        found = self._books.created(change.action_id, seen_us)
+        stands = [(Target(self.name, resource), *self._books.in_force(resource, seen_us)) for resource in found]
         return [TargetState(target=target, budget=budget, active=active is not False, read_at=now) for target, budget, active in stands]
 
     def _enter(self, target: Target, now: datetime) -> int:
         """Count a read and return the time (us) as of which it sees."""
         now_us = to_us(now)
-        with self._transaction():
-            out, retry_us = self._is_out(now_us), None
+        with self._books.transaction():
+            out, retry_us = self._books.is_out(now_us), None
             if out:
-                self._count(now_us, 0.0, "outage")
+                self._books.count(now_us, 0.0, "outage")
             else:
                 retry_us = self._admit(now_us, self.units[1])
         if out:
@@ -205,23 +146,23 @@ class SimulatedPlatform:
 
     def send(self, change: Change, *, now: datetime, timeout: float = 10.0) -> AttemptResult:
         """Take one change: accept, refuse or throttle it, or lose the request or the reply."""
-        with self._transaction():
+        with self._books.transaction():
             return self._take(change, to_us(now))
 
     def _take(self, change: Change, now_us: int) -> AttemptResult:
-        if self._is_out(now_us):
-            self._count(now_us, 0.0, "outage")
+        if self._books.is_out(now_us):
+            self._books.count(now_us, 0.0, "outage")
             return AttemptResult(status="not_sent", code="UNREACHABLE", message="the platform cannot be reached")
-        fault, settings = self._next_fault(change.target.resource)
+        fault, settings = self._books.next_fault(change.target.resource)
         if fault == "unreachable":
             return AttemptResult(status="not_sent", code="UNREACHABLE", message="the platform cannot be reached")
-        number = self._db.execute("SELECT coalesce(max(sequence), 0) FROM requests").fetchone()[0]
+        number = self._books.number()
         rng = np.random.default_rng([self.seed, number])
         if fault is None and rng.random() < self.lost_replies:
             fault = "lose_reply" if rng.random() < 0.5 else "lose_request"
         lost = AttemptResult(status="unknown", code="TIMEOUT", message="no reply")
         if fault == "lose_request":
-            self._count(now_us, 0.0, "lost")  # the number of requests also steers the next loss
+            self._books.count(now_us, 0.0, "lost")  # the number of requests also steers the next loss
             return lost
         retry_us = self._admit(now_us, self.units[0])
         if retry_us is not None:
@@ -239,13 +180,13 @@ class SimulatedPlatform:
         if fault != "ignore":
             active = {"pause": False, "resume": True, "create": True}.get(change.kind)
             resource = f"{change.target.resource}#{number}" if change.kind == "create" else change.target.resource
-            self._write(resource, now_us + delay, change.budget, active, change.action_id, change.kind, now_us)
+            self._books.write(resource, now_us + delay, change.budget, active, change.action_id, change.kind, now_us)
         return lost if fault == "lose_reply" else AttemptResult(status="accepted", request_id=f"{self.name}-{number}")
 
     def _refusal(self, change: Change, now_us: int) -> tuple[str, str] | None:
         if change.kind == "create":  # as on real platforms, a second one of the same name is not refused
             return None if change.budget is not None else ("BUDGET_MISSING", "a new resource needs a budget")
-        budget, active = self._in_force(change.target.resource, now_us)
+        budget, active = self._books.in_force(change.target.resource, now_us)
         if budget is None and active is None:
             return "NOT_FOUND", f"no resource {change.target.resource!r}"
         if change.kind == "set_budget" and change.budget is None:
@@ -261,53 +202,105 @@ class SimulatedPlatform:
 
     def _admit(self, now_us: int, units: float) -> int | None:
         """Count a request, or return when one of its size fits again."""
-        last_us, total = self._last_admitted("")
+        last_us, total = self._books.last_admitted()
         now_us = max(now_us, last_us)  # the server's own clock does not go back
         if self.quota is None:
-            self._count(now_us, units, "admitted", total + units)
+            self._books.count(now_us, units, "admitted", total + units)
             return None
         limit, seconds = self.quota
         begin_us = now_us - int(seconds * 1e6)
-        used = total - self._last_admitted("AND at_us <= ?", begin_us)[1]
+        used = total - self._books.last_admitted(begin_us)[1]
         if used + units <= limit:
-            self._count(now_us, units, "admitted", total + units)
+            self._books.count(now_us, units, "admitted", total + units)
             return None
-        self._count(now_us, units, "refused")
-        row = self._db.execute(  # the first request after whose leaving this one would fit
-            "SELECT at_us FROM requests WHERE verdict = 'admitted' AND at_us > ? AND total >= ? ORDER BY at_us, sequence LIMIT 1",
-            (begin_us, total + units - limit),
-        ).fetchone()
-        return now_us if row is None else int(row[0]) + int(seconds * 1e6)
+        self._books.count(now_us, units, "refused")
+        leaves_us = self._books.first_admitted(begin_us, total + units - limit)  # after it has left, this one would fit
+        return now_us if leaves_us is None else leaves_us + int(seconds * 1e6)
 
-    def _last_admitted(self, where: str, *values: int) -> tuple[int, float]:
-        """Return the time of the last admitted request and the units of all admitted up to it."""
-        row = self._db.execute(
-            f"SELECT at_us, total FROM requests WHERE verdict = 'admitted' {where} ORDER BY at_us DESC, sequence DESC LIMIT 1", values
-        ).fetchone()
-        return (_BEGINNING, 0.0) if row is None else (row[0], row[1])
+    # ---------------------------------------------------------------- holdouts
 
-    def _count(self, now_us: int, units: float, verdict: str, total: float = 0.0) -> None:
-        self._db.execute("INSERT INTO requests (at_us, units, verdict, total) VALUES (?, ?, ?, ?)", (now_us, units, verdict, total))
+    def start_holdout(self, holdout_id: str, targets: Sequence[Target], share: float, *, now: datetime) -> None:
+        """Begin a holdout, in force after the latency.
 
-    def requests(self, verdict: str = "admitted") -> list[tuple[datetime, float]]:
-        """Return when each request was counted and its units: ``admitted``, ``refused``, ``lost``, or met an ``outage``."""
-        with self._lock:
-            rows = self._db.execute("SELECT at_us, units FROM requests WHERE verdict = ? ORDER BY at_us, sequence", (verdict,)).fetchall()
-        return [(from_us(at_us), units) for at_us, units in rows]
+        Raises:
+            NotSentError: Over quota, or an outage.
+            RejectedError: A target does not exist or is in another holdout, or the id is known with other targets or another share.
+            ConfigurationError: The share is not between 0 and 1, or there is no target.
+        """
+        if not 0.0 < share < 1.0:
+            raise ConfigurationError("a held-out share lies between 0 and 1", "share", share)
+        if not targets:
+            raise ConfigurationError("a holdout needs at least one target", "targets", targets)
+        wanted = sorted({target.resource for target in targets})
+        self._enter(targets[0], now)
+        with self._books.transaction():
+            running = self._books.holdout(holdout_id)
+            if running:
+                if [(row[0], row[1]) for row in running] != [(resource, share) for resource in wanted]:
+                    raise RejectedError("this holdout was begun otherwise", "holdout_id", holdout_id, "give another id")
+                return
+            for resource in wanted:
+                if self._books.in_force(resource, to_us(now)) == (None, None):
+                    raise RejectedError("there is no such resource", "resource", resource, None, self.resources()[:20])
+                other = self._books.next_holdout(resource, to_us(now) + self.latency // _MICROSECOND)
+                if other is not None:
+                    raise RejectedError("a resource is in another holdout", "resource", resource, f"end {other!r} first")
+            self._books.add_holdout(holdout_id, wanted, share, to_us(now) + self.latency // _MICROSECOND)
+
+    def read_holdout(self, holdout_id: str, *, now: datetime) -> HoldoutCounts:
+        """Return what was counted, as old as ``read_lag`` says.
+
+        Raises:
+            NotSentError: Over quota, or an outage.
+            RejectedError: There is no such holdout.
+        """
+        rows = self._known_holdout(holdout_id)
+        treated, control = self._books.holdout_counts(holdout_id, self._enter(Target(self.name, rows[0][0]), now))
+        _, share, since_us, until_us = rows[0]
+        return HoldoutCounts(
+            holdout_id=holdout_id,
+            treated=treated,
+            control=control,
+            treated_users=self.audience * (1.0 - share),
+            control_users=self.audience * share,
+            since=from_us(since_us),
+            until=None if until_us is None else from_us(until_us),
+        )
+
+    def end_holdout(self, holdout_id: str, *, now: datetime) -> None:
+        """End a holdout after the latency.
+
+        Raises:
+            NotSentError: Over quota, or an outage.
+            RejectedError: There is no such holdout.
+        """
+        rows = self._known_holdout(holdout_id)
+        self._enter(Target(self.name, rows[0][0]), now)
+        with self._books.transaction():
+            self._books.end_holdout(holdout_id, to_us(now) + self.latency // _MICROSECOND)
+
+    def _known_holdout(self, holdout_id: str) -> list[tuple[str, float, int, int | None]]:
+        rows = self._books.holdout(holdout_id)
+        if not rows:
+            raise RejectedError("there is no such holdout", "holdout_id", holdout_id, "start it first")
+        return rows
+
+    def holdouts_at(self, at: datetime) -> dict[str, float]:
+        """Return the held-out share of each resource in a holdout."""
+        return {resource: share for resource, (_, share) in self._books.holdouts_at(to_us(at)).items()}
+
+    def count_holdouts(self, counts: Mapping[str, tuple[int, int]], *, at: datetime, known_at: datetime) -> None:
+        """Note conversions of both groups (treated, held out) by resource, for the holdouts ``at`` a time; read from ``known_at`` on."""
+        running = self._books.holdouts_at(to_us(at))
+        with self._books.transaction():
+            for resource, (treated, control) in counts.items():
+                self._books.add_holdout_counts(running[resource][0], to_us(known_at), treated, control)
 
     # ---------------------------------------------------------------- the books
 
-    def _in_force(self, resource: str, at_us: int) -> tuple[Money | None, bool | None]:
-        def last(column: str) -> Any:
-            return self._db.execute(
-                f"SELECT micros, currency, active FROM changes WHERE resource = ? AND effective_us <= ? AND {column} IS NOT NULL"
-                " ORDER BY effective_us DESC, sequence DESC LIMIT 1",
-                (resource, at_us),
-            ).fetchone()
-
-        with self._lock:
-            money, active = last("micros"), last("active")
-        return (None if money is None else Money(money[0], money[1])), (None if active is None else bool(active[2]))
+    def requests(self, verdict: str = "admitted") -> list[tuple[datetime, float]]:
+        """Return when each request was counted and its units: ``admitted``, ``refused``, ``lost``, or met an ``outage``."""
+        return self._books.requests(verdict)
 
     def budget_at(self, resource: str, at: datetime) -> Money:
         """Return the budget a day in force at a time; zero while the resource is paused.
@@ -315,43 +308,22 @@ class SimulatedPlatform:
         Raises:
             RejectedError: There is no such resource.
         """
-        budget, active = self._in_force(resource, to_us(at))
+        budget, active = self._books.in_force(resource, to_us(at))
         if budget is None:
             raise RejectedError("there is no such resource", "resource", resource, None, self.resources()[:20])
         return budget if active is not False else Money(0, budget.currency)
 
     def resources(self) -> list[str]:
         """Return the names of all resources, sorted."""
-        with self._lock:
-            return [row[0] for row in self._db.execute("SELECT DISTINCT resource FROM changes ORDER BY resource")]
+        return self._books.resources()
 
     def applied(self) -> list[Applied]:
         """Return every change of an action that was put into force, in the order in which it was taken."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT action_id, resource, kind, micros, currency, effective_us FROM changes"
-                " WHERE action_id IS NOT NULL ORDER BY sequence"
-            ).fetchall()
-        return [
-            Applied(
-                action_id=row[0],
-                resource=row[1],
-                kind=row[2],
-                budget=None if row[3] is None else Money(row[3], row[4]),
-                effective_at=from_us(row[5]),
-            )
-            for row in rows
-        ]
+        return self._books.applied()
 
     def history(self, resource: str) -> list[tuple[datetime | None, Money]]:
         """Return the budgets of a resource in the order in which they came into force; the first has no time."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT effective_us, micros, currency FROM changes"
-                " WHERE resource = ? AND micros IS NOT NULL ORDER BY effective_us, sequence",
-                (resource,),
-            ).fetchall()
-        return [(None if us == _BEGINNING else from_us(us), Money(micros, currency)) for us, micros, currency in rows]
+        return self._books.history(resource)
 
     # ---------------------------------------------------------------- faults, set from outside
 
@@ -367,38 +339,22 @@ class SimulatedPlatform:
         """
         if fault not in _FAULTS:
             raise ConfigurationError("no such fault", "fault", fault, None, _FAULTS)
-        text = json.dumps({"resource": resource, **settings})
-        with self._transaction():
-            self._db.execute("INSERT INTO faults (fault, remaining, settings) VALUES (?, ?, ?)", (fault, times, text))
-
-    def _next_fault(self, resource: str) -> tuple[Fault | None, dict[str, Any]]:
-        for sequence, fault, text in self._db.execute(
-            "SELECT sequence, fault, settings FROM faults WHERE remaining > 0 ORDER BY sequence"
-        ).fetchall():
-            settings = json.loads(text)
-            if settings["resource"] in (None, resource):
-                self._db.execute("UPDATE faults SET remaining = remaining - 1 WHERE sequence = ?", (sequence,))
-                return fault, settings
-        return None, {}
+        with self._books.transaction():
+            self._books.add_fault(fault, times, {"resource": resource, **settings})
 
     def alter(self, resource: str, budget: Money, *, at: datetime) -> None:
         """Let someone else change a budget."""
-        with self._transaction():
-            self._write(resource, to_us(at), budget, None, None, "altered", to_us(at))
+        with self._books.transaction():
+            self._books.write(resource, to_us(at), budget, None, None, "altered", to_us(at))
 
     def outage(self, since: datetime, until: datetime) -> None:
         """Let nothing reach the platform from ``since`` until before ``until``."""
-        with self._transaction():
-            self._db.execute("INSERT INTO outages VALUES (?, ?)", (to_us(since), to_us(until)))
-
-    def _is_out(self, now_us: int) -> bool:
-        with self._lock:
-            return self._db.execute("SELECT 1 FROM outages WHERE since_us <= ? AND until_us > ?", (now_us, now_us)).fetchone() is not None
+        with self._books.transaction():
+            self._books.add_outage(to_us(since), to_us(until))
 
     def close(self) -> None:
         """Close the books."""
-        with self._lock:
-            self._db.close()
+        self._books.close()
 
     def __repr__(self) -> str:
         return f"SimulatedPlatform({self.name!r}, {len(self.resources())} resources)"

@@ -25,6 +25,7 @@ from closedloop.simulation.faults import Fault
 from closedloop.simulation.market import Columns, Market
 from closedloop.simulation.scenarios import Scenario
 
+_NOON = timedelta(hours=12)  # what is in force then counts for the whole day
 Progress = Callable[[int, int, "Day"], None]
 
 
@@ -169,6 +170,7 @@ class Simulator:
         start = dict(self.market.equal_split() if budgets is None else budgets)
         self.market.vector(start)
         self.targets: dict[Arm, Target] = {arm: default_target(TAG_COLUMNS, arm) for arm in self.market.arms}
+        self._arms = {(t.platform, t.resource): arm for arm, t in self.targets.items()}
         self.platforms: dict[str, SimulatedPlatform] = {}
         for name in sorted({t.platform for t in self.targets.values()}):
             mine = {
@@ -184,9 +186,23 @@ class Simulator:
         """Return the budgets in force on the platforms."""
         return {arm: self.platforms[t.platform].budget_at(t.resource, at).units for arm, t in self.targets.items()}
 
+    def held_out_on(self, day: int) -> dict[Arm, float]:
+        """Return the share of users held out of an arm on a day, by ``holdouts`` or by a platform's holdout in force at noon."""
+        noon = self.market.day_start(day) + _NOON
+        asked = {
+            self._arms[name, resource]: share
+            for name, platform in self.platforms.items()
+            for resource, share in platform.holdouts_at(noon).items()
+        }
+        return {**asked, **self.holdouts}
+
     def rows(self, day: int, budgets: Mapping[Arm, float]) -> Columns:
-        """Return a day's rows as the loop gets them, faults and all."""
-        rows = self.market.day(day, budgets, holdouts=self.holdouts)
+        """Return a day's rows as the loop gets them, faults and all; the platforms learn what the groups of their holdouts did."""
+        rows = self.market.day(day, budgets, holdouts=self.held_out_on(day))
+        noon, midnight = self.market.day_start(day) + _NOON, self.market.day_start(day + 1)
+        for name, platform in self.platforms.items():
+            arms = {self._arms[name, resource]: resource for resource in platform.holdouts_at(noon)}
+            platform.count_holdouts({r: self.market.holdout_counts(arm) for arm, r in arms.items()}, at=noon, known_at=midnight)
         for number, fault in enumerate(self.faults):
             rows = fault.rows(rows, day, np.random.default_rng([self.seed, 4, number, day]), self.market)
         return rows
@@ -208,7 +224,7 @@ class Simulator:
         market = self.market
         done: list[Day] = []
         for day in range(market.next_day, market.next_day + days):
-            budgets = self.budgets_at(market.day_start(day) + timedelta(hours=12))
+            budgets = self.budgets_at(market.day_start(day) + _NOON)
             rows = self.rows(day, budgets)
             now = market.day_start(day + 1) + self._closes
             report = loop.run_cycle(rows, now=now)
@@ -223,7 +239,7 @@ class Simulator:
 
     def _day(self, day: int, budgets: Mapping[Arm, float], rows: Columns, report: Any) -> Day:
         market, total = self.market, sum(budgets.values())
-        shown = 1.0 - market.vector(self.holdouts)  # nobody who is held out is convinced
+        shown = 1.0 - market.vector(self.held_out_on(day))  # nobody who is held out is convinced
         return Day(
             day=day,
             budgets=budgets,
