@@ -85,7 +85,10 @@ def run(task: tuple[int, int, bool, bool]) -> tuple[np.ndarray, int | None]:
     market = scenario()
     # The campaign concerned: for lost tags the market's best arm would be the worst loss, for stolen credit any; the first is as good.
     campaign = str(market.campaigns[seed % len(market.campaigns)].campaign)
-    simulator = Simulator(market, seed, faults=faults(campaign) if faulty else (), ticks=(timedelta(hours=1), timedelta(hours=8)))
+    laid = faults(campaign) if faulty else ()
+    later = [f for f in laid if isinstance(f, SlowChanges | LostReplies | IgnoredChanges)]  # these know no first day of their own
+    others = [f for f in laid if f not in later]
+    simulator = Simulator(market, seed, faults=others, ticks=(timedelta(hours=1), timedelta(hours=8)))
     gate = "volume" if checked and scenario is poor else "evidence"
     limits = (Thresholds() if scenario is poor else Thresholds(minimum_volume=0.0)) if checked else Thresholds.off()
     loop = ClosedLoop(
@@ -98,6 +101,9 @@ def run(task: tuple[int, int, bool, bool]) -> tuple[np.ndarray, int | None]:
     named: list[int] = []
 
     def look(done: int, total: int, day: Day) -> None:
+        if day.day == BEGINS - 1:
+            for fault in later:
+                fault.platforms(simulator.platforms, simulator.market)
         report = day.report.health
         if any(f.severity != "ok" and f.name in names for f in (*report.conditions, *report.findings)):
             named.append(day.day)

@@ -108,15 +108,32 @@ def test_no_arms_at_all(make_signals, now):
         ({"confirmed": 20, "unknown": 5}, "warning"),
         ({"confirmed": 2, "rejected": 6}, "critical"),
         ({"open": 6}, "critical"),
-        ({"confirmed": 1, "late": 5}, "critical"),
+        ({"confirmed": 1, "late": 5}, "warning"),
         ({}, "ok"),
     ],
 )
 def test_integrations_by_receipts(make_signals, make_receipts, now, states, severity):
-    """Lost, refused, late and stuck actions count against an integration; overtaken ones do not."""
-    report = _assess(make_signals(GOOD), now, receipts=make_receipts(**states))
+    """Lost, refused and stuck actions count against an integration; late ones warn, overtaken ones do nothing."""
+    only_google = {k: v for k, v in GOOD.items() if k[0] == "google"}
+    report = _assess(make_signals(only_google), now, receipts=make_receipts(**states))
     assert _state(report)["integrations"] == severity
     assert report.advice == ("hold" if severity == "critical" else "run")
+
+
+def test_a_broken_platform_holds_its_own_campaigns(make_signals, make_receipts, now):
+    """What one platform does not do holds its campaigns, names it, and leaves the other platform's alone."""
+    report = _assess(make_signals(GOOD), now, receipts=make_receipts(confirmed=2, rejected=6))
+    assert (report.advice, _state(report)["integrations"]) == ("run", "warning")
+    assert report.campaigns == {"google / a": "hold", "google / b": "hold", "meta / c": "run"}
+    (finding,) = (f for f in report.findings if f.name == "integrations")
+    assert (finding.scope, "google did 2 of the last 8 changes (6 rejected)" in finding.evidence) == ("google", True)
+
+
+def test_a_broken_platform_is_tried_again(make_signals, make_receipts, now):
+    """After three days in which a held platform was sent nothing, its old failures hold it no longer."""
+    receipts = make_receipts(rejected=8)
+    advice = [_assess(make_signals(GOOD, data_age_days=-d), now + timedelta(days=d), receipts=receipts).campaigns for d in range(5)]
+    assert [a["google / a"] for a in advice] == ["hold"] * 4 + ["run"]
 
 
 def test_fresh_actions_are_no_fault(make_signals, make_receipts, now):

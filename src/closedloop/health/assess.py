@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from closedloop.health.conditions import integrations, one_window, tagging, volume
+from closedloop.health.conditions import one_window, tagging, volume
 from closedloop.health.failures import detect
+from closedloop.health.integrations import integrations
 from closedloop.health.thresholds import Thresholds
 from closedloop.records.action import Receipts
 from closedloop.records.feedback import Advice, Finding, HealthReport
@@ -46,8 +47,8 @@ def assess(
     window = one_window(windows, limits)
     tags, tags_by_campaign = tagging(ingested, signals, limits)
     enough, enough_by_campaign, campaigns = volume(signals, limits)
-    settled, stale = integrations(receipts, signals, now, limits)
-    findings = (*detect(signals.outcomes, ingested, limits), *findings)
+    settled, by_platform = integrations(receipts, signals, now, limits)
+    findings = (*by_platform, *detect(signals.outcomes, ingested, limits), *findings)
     for name, finding in tags_by_campaign.items():
         if finding.severity == "critical" and campaigns.get(name) == "run":
             campaigns[name] = "hold"
@@ -79,7 +80,7 @@ def assess(
         )
     return HealthReport(
         conditions=(window, tags, enough, settled),
-        findings=(*extra, *stale, *findings),
+        findings=(*extra, *findings),
         advice=advice,
         because=because,
         campaigns=campaigns,

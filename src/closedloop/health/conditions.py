@@ -1,4 +1,4 @@
-"""The four conditions without which a loop compounds errors instead of gains: one window, tags, volume, integrations.
+"""Conditions without which a loop compounds errors instead of gains: one window, tags, volume (the fourth: `integrations`).
 
 Law of this file: records in, findings out; it looks and never acts. A condition is *critical* only when its interval says so, and a
 *warning* when the estimate does: a single bad day is no broken account.
@@ -7,24 +7,19 @@ Law of this file: records in, findings out; it looks and never acts. A condition
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 
 import numpy as np
 
 from closedloop.display import number
 from closedloop.health.measures import exact, rate, share
 from closedloop.health.thresholds import Thresholds
-from closedloop.records.action import Receipt, Receipts
 from closedloop.records.feedback import Advice, Finding, Severity
 from closedloop.records.interval import FloatArray
-from closedloop.records.moments import US_PER_DAY, to_us
 from closedloop.records.quarantine import Ingested
 from closedloop.records.signal import Signals
 from closedloop.records.window import AttributionWindow
 
 _RECENT_DAYS = 28
-_LOST = ("unknown", "diverged", "rejected", "expired")  # ended, or stuck, without what was asked for
-_NEUTRAL = ("superseded", "stale")  # overtaken by a newer plan, or by a person: no fault of the integration
 _WORST: tuple[Severity, ...] = ("ok", "warning", "critical")
 
 
@@ -168,75 +163,3 @@ def _recent_counts(signals: Signals, code: np.ndarray, n: int) -> tuple[FloatArr
     group = place[cohorts.arm[recent]]
     counted = np.bincount(group, weights=np.maximum(cohorts.credit[recent], 0.0), minlength=n).astype(np.float64)
     return counted, float(newest - max(int(cohorts.day.min()), newest - _RECENT_DAYS + 1) + 1)
-
-
-def integrations(receipts: Receipts, signals: Signals, now: datetime | None, limits: Thresholds) -> tuple[Finding, list[Finding]]:
-    """Measure the share of actions confirmed in time, and the age of each platform's data."""
-    due = [r for r in receipts if r.state not in _NEUTRAL and _is_due(r, now, limits)]
-    good = sum(1 for r in due if _in_time(r, limits))
-    measured = share(good, len(due), limits.level)
-    severity: Severity = "ok"
-    if due and measured.high < limits.settled_critical:
-        severity = "critical"
-    elif due and measured.estimate < limits.settled_warning and good < len(due):
-        severity = "warning"
-    lost: dict[str, int] = {}
-    for r in due:
-        if r.state in _LOST:
-            lost[r.state] = lost.get(r.state, 0) + 1
-    evidence = f"{good} of {len(due)} actions confirmed in time" if due else "no action is due"
-    evidence += "".join(f", {n} {state}" for state, n in sorted(lost.items()))
-    stale = _stale(signals, now, limits)
-    if stale:
-        evidence += "; " + "; ".join(f.evidence for f in stale)
-    severity = worst(severity, *(f.severity for f in stale))
-    mend = (
-        ""
-        if severity == "ok"
-        else "; ".join(dict.fromkeys([f.mend for f in stale] + (["look at the platform's own answers in the receipts"] if lost else [])))
-    )
-    whole = Finding(
-        name="integrations",
-        severity=severity,
-        scope="account",
-        measured=measured,
-        threshold=limits.settled_warning,
-        evidence=evidence,
-        mend=mend or ("" if severity == "ok" else "look at the receipts: actions wait too long"),
-    )
-    return whole, stale
-
-
-def _waited(receipt: Receipt, until: datetime | None) -> float:
-    """Return hours from recording to settling, or until now."""
-    start, end = receipt.recorded_at or receipt.decided_at, receipt.settled_at or until
-    return 0.0 if end is None else (end - start).total_seconds() / 3600.0
-
-
-def _is_due(receipt: Receipt, now: datetime | None, limits: Thresholds) -> bool:
-    return receipt.settled_at is not None or receipt.state in _LOST or _waited(receipt, now) > limits.settle_within_hours
-
-
-def _in_time(receipt: Receipt, limits: Thresholds) -> bool:
-    return receipt.state == "confirmed" and _waited(receipt, None) <= limits.settle_within_hours
-
-
-def _stale(signals: Signals, now: datetime | None, limits: Thresholds) -> list[Finding]:
-    at = signals.now_us if now is None else to_us(now)
-    found = []
-    for platform, watermark in sorted(signals.outcomes.watermark.items()):
-        age = max(0.0, (at - watermark) / US_PER_DAY)
-        if age <= limits.stale_warning_days:
-            continue
-        found.append(
-            Finding(
-                name="stale_data",
-                severity="critical" if age > limits.stale_critical_days else "warning",
-                scope=platform or "?",
-                measured=exact(age, limits.level),
-                threshold=limits.stale_warning_days,
-                evidence=f"the newest data of {platform or 'rows without a platform'} are {number(age)} days old",
-                mend=f"look at the export of {platform or 'these rows'}; nothing new is decided on old data",
-            )
-        )
-    return found

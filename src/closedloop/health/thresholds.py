@@ -16,8 +16,10 @@ class Thresholds:
         tagged_warning: Share of touch and spend events with all tags under which a warning is given.
         tagged_critical: The share under which signals are blended and nothing new is decided, once the interval lies below it.
         settled_warning: Share of actions confirmed in time under which a warning is given.
-        settled_critical: The share under which the integration is broken, once the interval lies below it.
+        settled_critical: The share of actions done, late or not, under which a platform is broken, once the interval lies below it.
+        settled_days: Only actions that ended within these last days can say that a platform is broken; after that it is tried again.
         settle_within_hours: Hours after recording within which an action should be confirmed; a daily cycle looks again a day later.
+        lost_after_hours: Hours after which an action that is still open counts as not done.
         stale_warning_days, stale_critical_days: Age of a platform's newest data.
         double_counted: Share of conversions counted by a second counter above which nothing new is decided.
         accepted_day: Day (since 1970-01-01 UTC) from which on tags and tracker are as meant; what changed before it is no finding.
@@ -33,7 +35,9 @@ class Thresholds:
     tagged_critical: float = 0.7
     settled_warning: float = 0.9
     settled_critical: float = 0.7
+    settled_days: float = 3.0
     settle_within_hours: float = 30.0
+    lost_after_hours: float = 60.0
     stale_warning_days: float = 1.5
     stale_critical_days: float = 3.0
     double_counted: float = 0.05
@@ -70,7 +74,7 @@ class Thresholds:
         ):
             if getattr(self, low) > getattr(self, high):
                 raise ConfigurationError(f"{low} is at most {high}", low, getattr(self, low), f"choose at most {getattr(self, high)}")
-        for name in ("minimum_volume", "settle_within_hours", "stale_warning_days"):
+        for name in ("minimum_volume", "settled_days", "settle_within_hours", "lost_after_hours", "stale_warning_days"):
             if not getattr(self, name) >= 0:
                 raise ConfigurationError("the limit is zero or more", name, getattr(self, name))
         if not 0.0 < self.level < 1.0:
