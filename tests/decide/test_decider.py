@@ -193,26 +193,60 @@ class TestLimits:
         plan = BudgetDecider(Constraints(total=1000)).decide(signals_of([10, 30], [100, 100]))
         assert sums(plan)[1] == 240_000_000
         assert plan.provenance["unallocated"] == pytest.approx(760)
-        with pytest.raises(InfeasibleError, match="max_step") as error:
-            BudgetDecider(Constraints(total=100)).decide(signals_of([10, 30], [100, 100]))
-        assert error.value.valid == ("total", "max_step")
+
+    def test_a_total_out_of_reach_is_approached_and_it_is_said(self, signals_of, budgets_of):
+        """From 200 to 100 at 20 % a plan: 160, 128, 102.4, 100, and each plan says how many more it takes at least."""
+        budgets, totals, to_go = [100.0, 100.0], [], []
+        for _ in range(4):
+            signals = signals_of([10, 30], budgets)
+            plan = BudgetDecider(Constraints(total=100)).decide(signals, budgets_of(signals, budgets))
+            for d in plan.decisions:
+                budgets[int(d.arm[1][1:])] = d.after.units
+            totals.append(round(sum(budgets), 2))
+            short = plan.provenance.get("total")
+            to_go.append(None if short is None else short["plans_to_go"])
+            assert (short is None) == ("out of reach" not in plan.explain())
+        assert totals == [160.0, 128.0, 102.4, 100.0]
+        assert to_go == [3, 2, 1, None]
+
+    def test_a_total_above_reach_says_so_too(self, signals_of):
+        """From 200 to 1,000 at 20 % a plan: this one ends at 240; 1.2^8 times 240 is over 1,000."""
+        short = BudgetDecider(Constraints(total=1000)).decide(signals_of([10, 30], [100, 100])).provenance["total"]
+        assert (short["asked"], short["reached"], short["plans_to_go"]) == (1000.0, 240.0, 8)
+
+    def test_a_total_that_few_changes_cannot_meet(self, signals_of):
+        """One change a platform: the one with the most room towards the total is made."""
+        arms = [("google", "a"), ("google", "b"), ("meta", "c")]
+        signals = signals_of([10, 30, 20], [100, 300, 50], arms=arms)
+        plan = BudgetDecider(Constraints(total=100, max_changes=1)).decide(signals)
+        assert {d.arm[1]: d.after.units for d in plan.decisions} == {"b": 240.0, "c": 40.0}
+        assert plan.provenance["total"]["reached"] == 380.0
+        up = BudgetDecider(Constraints(total=2000, max_changes=1)).decide(signals)
+        assert {d.arm[1]: d.after.units for d in up.decisions} == {"b": 360.0, "c": 60.0}
 
     def test_conflicts_are_named(self, signals_of):
         """Floors above the total, and a floor above a ceiling."""
         signals = signals_of([10, 30], [100, 100])
-        with pytest.raises(InfeasibleError, match="floors"):
+        with pytest.raises(InfeasibleError, match="floors") as error:
             BudgetDecider(Constraints(total=150, floor=80)).decide(signals)
+        assert {"total", "floor"} <= set(error.value.valid)
+        group = GroupLimit(tags={"platform": "google"}, floor=120)
+        more = signals_of([10, 30, 20], [100, 100, 100], arms=[("google", "a"), ("google", "b"), ("meta", "c")])
+        with pytest.raises(InfeasibleError, match="arms and groups add up to 170"):
+            BudgetDecider(Constraints(total=150, floor=50, groups=[group])).decide(more)
         with pytest.raises(InfeasibleError, match=r"c01.*ceiling"):
             BudgetDecider(Constraints(floors={("google", "c01"): 90}, ceilings={("google", "c01"): 80})).decide(signals)
 
-    def test_holds_that_keep_too_much_give_a_plan_that_does_nothing(self, signals_of):
-        """Held arms keep 300 of a total of 350; the free one cannot go under 80: nothing moves, and it is said why."""
+    def test_holds_that_keep_too_much(self, signals_of):
+        """Held arms keep 300 of a total of 350; the free one goes to 80, no further, and it is said why; under 300 nothing else helps."""
         signals = signals_of([10, 10, 10, 30], [100] * 4, tagged_share=[0, 0, 0, 1])
         plan = BudgetDecider(Constraints(total=350)).decide(signals)
-        assert not plan.decisions
-        hold = next(h for h in plan.holds if h.reason == "limits")
-        assert "300" in hold.explanation
-        assert "350" in hold.explanation
+        assert [d.after.units for d in plan.decisions] == [80.0]
+        assert plan.provenance["total"]["kept"] == 300.0
+        assert plan.provenance["total"]["plans_to_go"] == 3  # 80 -> 64 -> 51.2 -> 50
+        assert "by hand" in BudgetDecider(Constraints(total=250)).decide(signals).provenance["total"]["words"]
+        held = dict.fromkeys(signals.arms, "paused")
+        assert "nothing may move" in BudgetDecider(Constraints(total=250)).decide(signals, held=held).provenance["total"]["words"]
 
     def test_floors_ceilings_groups(self, signals_of):
         """No budget and no group passes its ends."""
@@ -351,5 +385,5 @@ def test_a_budget_that_is_not_spent_counts_towards_the_total(signals_of, budgets
     plan = BudgetDecider(Constraints(total=270)).decide(signals, budgets)
     assert sums(plan)[1] == 270_000_000
     plan = BudgetDecider(Constraints(total=200)).decide(signals, budgets)  # 150 are left, the least is 160
-    assert not plan.decisions
-    assert {h.reason for h in plan.holds} == {"no_spend", "limits"}
+    assert sums(plan)[1] == 210_000_000
+    assert {h.reason for h in plan.holds} == {"no_spend"}

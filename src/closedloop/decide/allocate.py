@@ -12,8 +12,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from closedloop.decide.groups import room_of, within
 from closedloop.decide.limits import Limits
-from closedloop.errors import InfeasibleError
 from closedloop.stats.waterfill import Curves, Group, fill
 
 FloatArray = npt.NDArray[np.float64]
@@ -64,16 +64,13 @@ def allocate(curves: Curves, limits: Limits, free: BoolArray, known: BoolArray, 
         known: Arms whose budget is known and counts towards the total, shape (A,).
         whole: Round to whole steps; without, ``after`` is the continuous optimum.
 
-    Raises:
-        InfeasibleError: The held arms leave less than the free ones need.
+    A total out of reach (what is held and the ends leave too little or too much for it) is approached as far as the ends allow.
     """
     after, continuous, prices = limits.now.copy(), limits.now.copy(), np.zeros(len(limits.now))
     rest, least, most = free_total(limits, free, known)
     index = np.flatnonzero(free)
     if not len(index):
         return Allocation(after=after, continuous=continuous, price=0.0, prices=prices, unallocated=max(0.0, rest))
-    if rest < least - 1e-6:
-        raise InfeasibleError("arms on hold leave less of the total than the others need", "total", limits.total)
     low, high = limits.low[index], limits.high[index]
     groups = free_groups(limits, free)
     amount = min(max(rest, least), most)
@@ -91,35 +88,6 @@ def allocate(curves: Curves, limits: Limits, free: BoolArray, known: BoolArray, 
     )
 
 
-def within(amount: float, groups: tuple[Group, ...], low: FloatArray, high: FloatArray) -> float:
-    """Return the amount, or the most or least that groups let the arms take."""
-    if not groups:
-        return amount
-    least, most = float(low.sum()), float(high.sum())
-    outer = [g for g in groups if not any(h is not g and _inside(g, h) for h in groups)]
-    for g in outer:
-        g_least, g_most = _group_room(g, groups, low, high)
-        least += g_least - float(low[g.members].sum())
-        most += g_most - float(high[g.members].sum())
-    return min(max(amount, least), most)
-
-
-def _inside(inner: Group, outer: Group) -> bool:
-    same = len(inner.members) == len(outer.members)
-    return bool(np.isin(inner.members, outer.members).all()) and not (same and inner.name <= outer.name)
-
-
-def _group_room(group: Group, groups: tuple[Group, ...], low: FloatArray, high: FloatArray) -> tuple[float, float]:
-    below = [g for g in groups if g is not group and _inside(g, group)]
-    children = [g for g in below if not any(h is not g and _inside(g, h) for h in below)]
-    least, most = float(low[group.members].sum()), float(high[group.members].sum())
-    for child in children:
-        c_least, c_most = _group_room(child, groups, low, high)
-        least += c_least - float(low[child.members].sum())
-        most += c_most - float(high[child.members].sum())
-    return min(max(least, group.low), most), max(min(most, group.high), least)
-
-
 def free_groups(limits: Limits, free: BoolArray) -> tuple[Group, ...]:
     """Return the groups over the free arms alone: what held members take is subtracted, and ends out of reach are approached."""
     found: list[Group] = []
@@ -131,7 +99,7 @@ def free_groups(limits: Limits, free: BoolArray) -> tuple[Group, ...]:
         held = float(limits.now[group.members[~free[group.members]]].sum())
         members = position[inside]
         anything = Group(members=members, name=group.name)
-        least, most = _group_room(anything, tuple(found), limits.low[free], limits.high[free])
+        least, most = room_of(anything, tuple(found), limits.low[free], limits.high[free])
         low, high = min(max(group.low - held, 0.0), most), max(group.high - held, least)
         found.append(attrs.evolve(anything, low=low, high=high))
     return tuple(found)
@@ -198,11 +166,9 @@ def keep_few(
     """Return the best allocation found with at most ``most`` changes per platform, and the arms still free.
 
     The least valuable half of the excess is fixed and the rest solved again, until the excess is gone: at the end one arm at a time.
+    Where so few changes cannot meet the total, the ones with the most room towards it are made.
     Then single arms are exchanged or added while that helps (at most 200 trials): choosing few changes is a knapsack, and this is a
     heuristic; ``tests/decide/test_allocate.py`` states its gap to brute force.
-
-    Raises:
-        InfeasibleError: The total cannot be met with so few changes.
     """
     every, free = free.copy(), free.copy()
     held = float(limits.now[known & ~free].sum())
@@ -228,9 +194,21 @@ def keep_few(
             if can_meet(limits, trial, known, total):
                 free, fixed = trial, True
         if not fixed:
-            raise InfeasibleError("the total cannot be met with so few changes", "max_changes", most, "raise max_changes or keep the total")
+            few = _towards(limits, every, known, platform, most, total)
+            return allocate(curves, limits, few, known), few
     allocation, chosen = _exchange(curves, limits, moved.copy(), known, platform, most, total, allocation, ranking)
     return allocation, chosen | still  # an arm that would not have moved anyway is not one that was left out
+
+
+def _towards(limits: Limits, free: BoolArray, known: BoolArray, platform: IntArray, most: int, total: float) -> BoolArray:
+    """Return, for each platform, the ``most`` free arms that can change the sum of all budgets furthest towards the total."""
+    missing = total - float(limits.now[known].sum())
+    room = np.where(free, limits.high - limits.now if missing > 0.0 else limits.now - limits.low, -np.inf)
+    order = np.lexsort((-room, platform))
+    first = np.searchsorted(platform[order], platform[order])  # where each platform begins
+    few = np.zeros(len(free), dtype=bool)
+    few[order[np.arange(len(order)) - first < most]] = True
+    return few & free & (room > 0.0)
 
 
 def _over(moved: BoolArray, platform: IntArray, most: int) -> IntArray:

@@ -18,7 +18,7 @@ from closedloop.decide.holds import Why
 from closedloop.decide.limits import Limits
 from closedloop.decide.objectives import Objective, objective
 from closedloop.decide.problem import Problem
-from closedloop.decide.reasons import alike, held_too_much, stuck, too_many, wait_for_more, weak_move
+from closedloop.decide.reasons import alike, stuck, too_many, wait_for_more, weak_move
 from closedloop.decide.timing import Timing, switching_cost, value_of_timing
 from closedloop.errors import ConfigurationError
 from closedloop.records.decision import Constraints
@@ -68,6 +68,7 @@ class Chosen:
         chances: Probability that each helps, shape (m,).
         holds: Reasons that were found on the way, by position.
         timing: Values of acting and waiting of the moved arms, None when not asked for.
+        asked: The total that was asked for, in steps; the allocation is as near to it as holds and limits allow.
     """
 
     allocation: Allocation
@@ -76,6 +77,7 @@ class Chosen:
     chances: FloatArray
     holds: Mapping[int, Why]
     timing: Timing | None
+    asked: float
 
 
 def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng: np.random.Generator, horizon: float) -> Chosen:
@@ -95,10 +97,6 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
     more = {int(i): stuck(p, int(i)) for i in np.flatnonzero(free & limits.stuck)}
     free &= ~limits.stuck
     position = np.cumsum(p.known) - 1
-    if free.any() and not _feasible(limits, free, p.known):
-        short = held_too_much(p, free)
-        more.update(dict.fromkeys(map(int, np.flatnonzero(free)), short))
-        free[:] = False
     platform = p.signals.arms.groups(("platform",))[0].astype(np.int64)
     curves, limits = objective(rules.objective, p, joint, free, rules.risk, rng)
     limits = _affordable(c, p, curves, limits, free)
@@ -167,7 +165,7 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
         limits = _affordable(c, p, curves, limits, free)
     for i in np.flatnonzero(free & (allocation.after == limits.now)):
         more[int(i)] = weak_move(p, int(i), *unsure.get(int(i), (float(limits.now[i]), None)))
-    return Chosen(allocation=allocation, moved=moved, gains=gains, chances=chances, holds=more, timing=timing)
+    return Chosen(allocation=allocation, moved=moved, gains=gains, chances=chances, holds=more, timing=timing, asked=limits.total)
 
 
 def _time(

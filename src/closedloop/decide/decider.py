@@ -13,20 +13,20 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from closedloop.decide.allocate import allocate, worth
-from closedloop.decide.choose import Chosen, Rules, choose
-from closedloop.decide.curves import certain_moves, learn
-from closedloop.decide.evidence import Draws, draw, intervals, summary
+from closedloop.decide.allocate import allocate
+from closedloop.decide.choose import Rules, choose
+from closedloop.decide.compose import compose
+from closedloop.decide.curves import learn
+from closedloop.decide.evidence import draw, summary
 from closedloop.decide.excite import Excitation, excite
-from closedloop.decide.holds import Why, find_holds
-from closedloop.decide.identity import decision_id, digest_of, plan_id, provenance_of
-from closedloop.decide.limits import check_total, find_limits, step_micros
+from closedloop.decide.holds import find_holds
+from closedloop.decide.identity import digest_of, provenance_of
+from closedloop.decide.limits import find_limits, step_micros
 from closedloop.decide.objectives import OBJECTIVES, Objective
 from closedloop.decide.problem import Problem, read_budgets
-from closedloop.display import number
 from closedloop.errors import ConfigurationError
 from closedloop.records.arms import Arm
-from closedloop.records.decision import Constraints, Decision, Hold, HoldReason, Plan, Target
+from closedloop.records.decision import Constraints, HoldReason, Plan, Target
 from closedloop.records.interval import Interval
 from closedloop.records.moments import US_PER_DAY, from_us, to_us
 from closedloop.records.money import MICROS, Money
@@ -182,7 +182,8 @@ class BudgetDecider:
             held: Arms that the caller holds, and why (a broken integration, a learning phase that the platform reports, ...).
 
         Raises:
-            InfeasibleError: The constraints contradict each other; they are named.
+            InfeasibleError: The constraints contradict each other; they are named. (A total that cannot be reached in one plan is no
+            conflict: the plan goes as far as it may and ``provenance["total"]`` says how far that is.)
             InputError: Budgets are negative, or in several currencies.
         """
         if not horizon > 0.0:
@@ -205,7 +206,12 @@ class BudgetDecider:
             still[list(found)] = True
             chosen, excitation = excite(problem, chosen, joint, still, self.excitation, now_us // US_PER_DAY)
         found.update(chosen.holds)
-        return self._plan(problem, digest, made_at, horizon, found, joint, ideal, chosen, excitation)
+        source = provenance_of(problem, self, digest, chosen) | ({} if excitation is None else {"excitation": dict(excitation)})
+
+        def target(arm: Arm) -> Target:
+            return self.target(signals, arm)
+
+        return compose(problem, target, digest, made_at, horizon, self.level, found, joint, ideal, chosen, source)
 
     def evaluate(
         self, signals: Signals, current_budgets: Mapping[Arm, Money] | None, after: Mapping[Arm, Money]
@@ -236,7 +242,6 @@ class BudgetDecider:
         known = given & (spend > 0.0)
         step = step_micros(self.constraints, currency)
         limits = find_limits(self.constraints, signals.arms, budgets, known, spend < _DELIVERS * budgets / MICROS, step)
-        check_total(limits, self.constraints, known)
         if self.constraints.total is not None:  # budgets that are given but not spent stay, and count
             limits = attrs.evolve(limits, total=limits.total - float(budgets[given & ~known].sum()) / step)
         at = np.where(spend > 0.0, spend, 1.0)
@@ -271,129 +276,3 @@ class BudgetDecider:
         free = p.known & ~p.limits.stuck
         least = float(p.limits.low[free].sum() + p.limits.now[p.known & ~free].sum())
         return allocate(p.curves, attrs.evolve(p.limits, total=max(p.limits.total, least)), free, p.known).after
-
-    def _plan(
-        self,
-        p: Problem,
-        digest: str,
-        made_at: datetime,
-        horizon: float,
-        found: Mapping[int, Why],
-        joint: Draws,
-        ideal: FloatArray,
-        chosen: Chosen,
-        excitation: Mapping[str, Any] | None,
-    ) -> Plan:
-        allocation, moved, gains = chosen.allocation, chosen.moved, chosen.gains
-        position = np.cumsum(p.known) - 1
-        whole = gains.sum(axis=1, dtype=float) if len(moved) else np.zeros(self.draws)
-        gain, p_gain, shortfall = summary(whole, self.level)
-        added = worth(p.curves, p.limits, allocation)
-        order = np.argsort(-added[moved], kind="stable")
-        sure = certain_moves(p.signals, moved, allocation.after[moved] > p.limits.now[moved], 1.0 - self.level)
-        part = p.curves.take(moved)
-        marginals, elasticities = part.marginal(p.limits.now[moved]), p.response.take(moved).elasticity()
-        alone = intervals(gains, self.level)
-        decisions = tuple(
-            self._decision(p, digest, chosen, int(j), alone[j], sure[j], float(marginals[j]), float(elasticities[j])) for j in order
-        )
-        still = np.array(sorted(found), dtype=np.int64)
-        still_known = still[p.known[still]]
-        missed = joint.gain(position[still_known], p.limits.now[still_known], ideal[still_known])
-        best = dict(zip(still_known.tolist(), intervals(missed, self.level), strict=True))
-        holds = tuple(self._hold(p, i, found[i], best.get(i), float(ideal[i])) for i in still.tolist())
-        provenance = provenance_of(p, self, digest, allocation) | {"alternatives": self._alternatives(p, joint, ideal)}
-        if chosen.timing is not None:
-            act, wait = float(chosen.timing.act.sum()), float(chosen.timing.wait.sum())
-            words = f"over {number(horizon)} days moving now is worth {number(act)} {p.unit}, waiting and deciding then {number(wait)}."
-            provenance["timing"] = {"value_of_acting": act, "value_of_waiting": wait, "words": words}
-        if excitation is not None:
-            provenance["excitation"] = dict(excitation)
-        return Plan(
-            plan_id=plan_id(digest),
-            made_at=made_at,
-            window=p.signals.window,
-            decisions=decisions,
-            holds=holds,
-            gain=gain,
-            p_gain=p_gain,
-            expected_shortfall=shortfall,
-            horizon_days=horizon,
-            unit=p.unit,
-            provenance=provenance,
-        )
-
-    def _alternatives(self, p: Problem, joint: Draws, ideal: FloatArray) -> list[dict[str, Any]]:
-        """Return what other budgets would bring by the same draws: no change, nothing held, an equal split as far as limits allow."""
-        index = np.flatnonzero(p.known)
-        now = p.limits.now[index]
-        equal = np.clip(now.mean() if len(index) else 0.0, p.limits.low[index], p.limits.high[index])
-        found = [{"name": "change nothing", "gain": [0.0, 0.0, 0.0], "p_gain": 0.0}]
-        for name, after in (("the same without holds", ideal[index]), ("towards an equal split", equal)):
-            moved = np.flatnonzero(after != now)
-            gain, chance, _ = summary(joint.gain(moved, now[moved], after[moved]).sum(axis=1, dtype=float), self.level)
-            found.append({"name": name, "gain": [gain.low, gain.estimate, gain.high], "p_gain": chance})
-        return found
-
-    def _decision(
-        self, p: Problem, digest: str, chosen: Chosen, j: int, gain: Interval, sure: bool | None, marginal: float, elasticity: float
-    ) -> Decision:
-        allocation, i = chosen.allocation, int(chosen.moved[j])
-        arm, signals, money = p.signals.arms[i], p.signals, MICROS / p.limits.step
-        marginal, price = marginal * money, float(allocation.prices[i]) * money
-        up = allocation.after[i] > p.limits.now[i]
-        word = "conversions" if p.unit == "conversions" else p.unit
-        reason = (
-            f"the next {p.currency} a day here brings {number(marginal)} {word}, {'more' if up else 'less'} than the {number(price)} "
-            f"it brings where the plan puts it"
-        )
-        return Decision(
-            decision_id=decision_id(digest, arm, int(allocation.after[i]) * p.limits.step),
-            arm=arm,
-            target=self.target(signals, arm),
-            before=Money(int(p.budgets[i]), p.currency),
-            after=Money(int(allocation.after[i]) * p.limits.step, p.currency),
-            gain=gain,
-            p_gain=float(chosen.chances[j]),
-            reason=reason,
-            triggers={
-                "certain": sure,
-                "marginal_value": marginal,
-                "price": price,
-                "elasticity": elasticity,
-                "response_learned": float(1.0 - p.response.prior_share[i]),
-                "spend_per_day": float(signals.spend_per_day[i]),
-                "weekly_conversions": float(signals.weekly_conversions[i]),
-                "effective_volume": float(signals.effective_volume[i]),
-                "maturity": float(signals.maturity[i]),
-                "p_best": float(signals.p_best[i]),
-                "continuous_optimum": float(allocation.continuous[i]) / money,
-                **_timing(chosen, j),
-            },
-        )
-
-    def _hold(self, p: Problem, i: int, why: Why, missed: Interval | None, ideal: float) -> Hold:
-        arm = p.signals.arms[i]
-        unknown = Interval(low=-np.inf, estimate=0.0, high=np.inf, level=self.level, kind="credible")
-        return Hold(
-            arm=arm,
-            target=self.target(p.signals, arm),
-            budget=Money(int(p.budgets[i]), p.currency) if p.known[i] or p.budgets[i] > 0 else None,
-            reason=why.reason,
-            explanation=why.explanation,
-            lift=why.lift,
-            gain=unknown if missed is None else missed,
-            triggers={**why.triggers, "best_budget": ideal * p.limits.step / MICROS},
-        )
-
-
-def _timing(chosen: Chosen, j: int) -> dict[str, float]:
-    t = chosen.timing
-    if t is None:
-        return {}
-    return {
-        "value_of_acting": float(t.act[j]),
-        "value_of_waiting": float(t.wait[j]),
-        "days_of_waiting": float(t.days[j]),
-        "switching_cost": float(t.cost[j]),
-    }

@@ -9,17 +9,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 
+from closedloop.decide.reasons import out_of_reach
 from closedloop.records.arms import Arm
 from closedloop.records.decision import Constraints, HoldReason
 from closedloop.records.money import MICROS
 
 if TYPE_CHECKING:
-    from closedloop.decide.allocate import Allocation
+    from closedloop.decide.choose import Chosen
     from closedloop.decide.decider import BudgetDecider
     from closedloop.decide.problem import Problem
 
@@ -120,6 +122,7 @@ def decision_id(digest: str, arm: Arm, after_micros: int) -> str:
     return f"{digest[:8]}-{hashlib.sha256(body.encode()).hexdigest()[:16]}"
 
 
+@cache
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -129,9 +132,10 @@ def _version() -> str:
         return "unknown (not installed)"
 
 
-def provenance_of(problem: Problem, decider: BudgetDecider, digest: str, allocation: Allocation) -> dict[str, Any]:
+def provenance_of(problem: Problem, decider: BudgetDecider, digest: str, chosen: Chosen) -> dict[str, Any]:
     """Return where a plan comes from, ready for JSON."""
-    p, signals, money = problem, problem.signals, problem.limits.step / MICROS
+    p, signals, money, allocation = problem, problem.signals, problem.limits.step / MICROS, chosen.allocation
+    short = out_of_reach(p, allocation.after, chosen.asked)
     return {
         "digest": digest,
         "version": _version(),
@@ -151,4 +155,4 @@ def provenance_of(problem: Problem, decider: BudgetDecider, digest: str, allocat
         "total_after": float(allocation.after[p.known].sum()) * money,
         "unallocated": allocation.unallocated * money,
         "price": allocation.price / money,
-    }
+    } | ({} if short is None else {"total": short})

@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from closedloop.decide.groups import within
 from closedloop.errors import ConfigurationError, InfeasibleError
 from closedloop.records.arms import Arm, Arms, Coded
 from closedloop.records.decision import Constraints, GroupLimit
@@ -22,6 +23,8 @@ from closedloop.stats.waterfill import Group
 FloatArray = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+
+_UNBOUNDED = 1e15  # of a budget without a ceiling, where sums of them are taken
 
 
 def step_micros(constraints: Constraints, currency: str) -> int:
@@ -114,6 +117,7 @@ def find_limits(constraints: Constraints, arms: Arms, budgets_micros: Int64, kno
     low, high = np.where(stuck, now, low), np.where(stuck, now, high)
     total = float(now[known].sum()) if c.total is None else math.floor(c.total * in_steps + 1e-9)
     _check_groups(c, arms, known, floor, ceiling)
+    _check_total(c, arms, known, floor)
     return Limits(now=now, low=low, high=high, stuck=stuck, total=total, groups=_groups(c, arms, known, in_steps), step=step)
 
 
@@ -133,6 +137,27 @@ def _groups(c: Constraints, arms: Arms, known: BoolArray, in_steps: float) -> tu
         members = np.flatnonzero(_inside(limit, arms, known))
         found.append(Group(members=members, low=math.ceil(limit.floor * in_steps - 1e-9), high=high, name=str(limit)))
     return tuple(g for g in found if len(g.members))
+
+
+def _check_total(c: Constraints, arms: Arms, known: BoolArray, floor: FloatArray) -> None:
+    """Raise where the floors of arms and groups add up to more than a stated total.
+
+    A total that is merely too far from today's budgets is no conflict: it is approached by the largest step.
+
+    Raises:
+        InfeasibleError: They do.
+    """
+    if c.total is None:
+        return
+    floors = np.where(known, floor, 0.0)
+    alone = float(floors.sum())
+    least = within(0.0, _groups(c, arms, known, 1.0), floors, np.full(len(floors), _UNBOUNDED))
+    if least > c.total + 1e-9:
+        whose = f"{int(known.sum())} arms" if alone > c.total + 1e-9 else "arms and groups"
+        raise InfeasibleError(
+            f"the floors of {whose} add up to {least:g}, more than the total", "total", c.total, "lower floors, or raise total",
+            ("total", "floor", "floors", "groups"),
+        )  # fmt: skip
 
 
 def _check_groups(c: Constraints, arms: Arms, known: BoolArray, floor: FloatArray, ceiling: FloatArray) -> None:
@@ -157,26 +182,3 @@ def _check_groups(c: Constraints, arms: Arms, known: BoolArray, floor: FloatArra
         for other, inner in sets:
             if other is not limit and not (inner & ~inside).any() and other.floor > most:
                 raise InfeasibleError(f"the floor of {other} lies above the ceiling of {limit} around it", "groups", str(other))
-
-
-def check_total(limits: Limits, constraints: Constraints, known: BoolArray) -> None:
-    """Raise when no allocation at all can meet the total, holds left aside.
-
-    Raises:
-        InfeasibleError: The total lies below what floors or the largest step leave.
-    """
-    least = float(limits.low[known].sum())
-    if limits.total >= least - 1e-6:
-        return
-    money = MICROS / limits.step
-    count = int(known.sum())
-    floors = constraints.floor * count + sum(constraints.floors.values())
-    if floors > limits.total / money:
-        raise InfeasibleError(
-            f"the floors of {count} arms add up to more than the total", "total", limits.total / money,
-            "lower floor or floors, or raise total", ("total", "floor", "floors"),
-        )  # fmt: skip
-    raise InfeasibleError(
-        f"a step of at most {constraints.max_step:.0%} leaves {least / money:,.2f} a day, more than the total",
-        "total", limits.total / money, "raise max_step or total, or lower the budgets in several plans", ("total", "max_step"),
-    )  # fmt: skip

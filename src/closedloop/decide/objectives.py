@@ -19,8 +19,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from closedloop.decide.allocate import allocate, free_groups, within
+from closedloop.decide.allocate import allocate, free_groups
 from closedloop.decide.evidence import Draws
+from closedloop.decide.groups import within
 from closedloop.decide.limits import Limits
 from closedloop.decide.problem import Problem
 from closedloop.stats.waterfill import Curves, Group, fill

@@ -5,6 +5,9 @@ Law of this file: words and numbers only; each says what would lift the hold.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
@@ -14,7 +17,7 @@ from closedloop.decide.problem import Problem
 from closedloop.display import number
 from closedloop.records.money import MICROS
 
-BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
 
 
 def _money(p: Problem, steps: float) -> str:
@@ -32,18 +35,31 @@ def stuck(p: Problem, i: int) -> Why:
     )
 
 
-def held_too_much(p: Problem, free: BoolArray) -> Why:
-    """Return why nothing moves when the arms on hold keep too much of the total."""
-    kept = float(p.limits.now[p.known & ~free].sum())
-    return Why(
-        reason="limits",
-        explanation=(
-            f"arms on hold keep {_money(p, kept)} of the total of {_money(p, p.limits.total)}; the others cannot go under "
-            f"{_money(p, float(p.limits.low[free].sum()))}"
-        ),
-        lift="raise the total or max_step, or lower the arms on hold by hand",
-        triggers={"held": kept * p.limits.step / MICROS, "total": p.limits.total * p.limits.step / MICROS},
-    )
+def out_of_reach(p: Problem, after: FloatArray, asked: float) -> dict[str, Any] | None:
+    """Return what keeps the budgets from adding up to the total, and how many plans it takes at least; None when they do.
+
+    Args:
+        p: The problem.
+        after: New budgets in steps, shape (A,).
+        asked: The total asked for, in steps.
+    """
+    total = float(after[p.known].sum())
+    if -1.0 <= asked - total <= 1e-6:
+        return None
+    money, step = p.limits.step / MICROS, p.constraints.max_step
+    moves = p.known & (after != p.limits.now)
+    held, moving = float(after[p.known & ~moves].sum()), float(after[moves].sum())
+    words = f"{_money(p, asked)} a day were asked for, {_money(p, total)} is as near as "
+    words += "holds, floors and the largest step allow" if total > asked else "holds, ceilings and the largest step allow"
+    plans: int | None = None
+    if moving <= 0.0:
+        words += "; nothing may move"
+    elif asked <= held:
+        words += f"; budgets that stay keep {_money(p, held)}, so it is never reached unless they are lowered by hand"
+    elif total < asked or step < 1.0:
+        plans = math.ceil(math.log((asked - held) / moving) / math.log(1.0 + step if total < asked else 1.0 - step) - 1e-9)
+        words += f"; at least {plans} more plan{'s' * (plans != 1)} like this to go"
+    return {"asked": asked * money, "reached": total * money, "kept": held * money, "plans_to_go": plans, "words": words + "."}
 
 
 def too_many(most: int) -> Why:

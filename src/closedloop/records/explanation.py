@@ -42,6 +42,8 @@ def explain(plan: Plan) -> str:
     ]
     if "total_before" in p:
         lines.append(f"Total a day: {number(p['total_before'], 6)} before, {number(p['total_after'], 6)} after {p.get('currency', '')}.")
+    if "total" in p:
+        lines.append(f"The total is out of reach for now: {p['total']['words']}")
     for d in plan.decisions[:_SHOWN]:
         lines += [
             "",
