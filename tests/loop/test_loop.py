@@ -1,5 +1,7 @@
 """The loop's modes and its control by people; what it does when a platform, a clock or a ledger is not as expected."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -197,6 +199,51 @@ def test_hook_hears_of_every_room() -> None:
     loop = loop_of(hook=lambda room, seconds, result: heard.append(room) if seconds >= 0 else None)
     run_days(loop, 1)
     assert [h for i, h in enumerate(heard) if h not in heard[:i]] == ["execute", "ingest", "attribute", "classify", "health", "decide"]
+
+
+def test_something_is_entered_around_every_room() -> None:
+    """The context of `around` is open while a room works, closed after it, and sees what the room raises."""
+    open_rooms: list[str] = []
+    seen: list[tuple[str, str]] = []
+
+    @contextmanager
+    def around(room: str) -> Iterator[None]:
+        open_rooms.append(room)
+        try:
+            yield
+        except cl.InputError as error:
+            seen.append((room, type(error).__name__))
+            raise
+        finally:
+            open_rooms.remove(room)
+
+    during: list[tuple[str, ...]] = []
+
+    class Watched(cl.TableIngestor):
+        def ingest(self, rows: Any) -> cl.Ingested:
+            during.append(tuple(open_rooms))
+            return super().ingest(rows)
+
+    loop = loop_of(around=around, ingestor=Watched(tags=TAGS))
+    run_days(loop, 1)
+    assert during == [("ingest",)]
+    assert open_rooms == []
+    with pytest.raises(cl.InputError):
+        loop.run_cycle([{"nothing": 1}], now=now_of(1))
+    assert seen == [("ingest", "MissingColumnError")]
+
+
+def test_an_adapter_that_breaks_holds_its_own_arms() -> None:
+    """A fault inside an adapter's code is told with the hold of its arms; the cycle ends, and the next one moves again."""
+    loop = loop_of()
+    run_days(loop, 3)
+    healthy, broken = loop.platforms["sim"].read, {}
+    vars(loop.platforms["sim"])["read"] = lambda target, *, now: broken["token"]
+    report = loop.run_cycle(rows_of(3), now=now_of(3))
+    assert {h.reason for h in report.plan.holds} == {"integration"}
+    assert "KeyError: 'token'" in report.plan.holds[0].explanation
+    vars(loop.platforms["sim"])["read"] = healthy
+    assert loop.run_cycle(rows_of(4), now=now_of(4)).plan.decisions
 
 
 def test_a_campaign_with_a_critical_finding_is_held_and_the_rest_stays_in_balance() -> None:

@@ -60,6 +60,16 @@ def _rates_at(rate: Rate, occurred_at: Int64) -> npt.NDArray[np.float64]:
     return np.where(at < 0, np.nan, values[at])
 
 
+def rates_on(rates: Mapping[str, Rate], at_us: int) -> dict[str, float]:
+    """Return the rates that hold at a time; a currency that has none yet is left out.
+
+    >>> rates_on({"USD": {"2026-01-01": 0.9, "2026-02-01": 0.8}, "GBP": 1.2}, 1_772_442_000_000_000)
+    {'USD': 0.8, 'GBP': 1.2}
+    """
+    found = {code: float(_rates_at(rate, np.array([at_us], dtype=np.int64))[0]) for code, rate in rates.items()}
+    return {code: value for code, value in found.items() if not math.isnan(value)}
+
+
 def converted(events: TypedEvents, currency: str | None, rates: Mapping[str, Rate]) -> tuple[TypedEvents, list[Failure]]:
     """Return the events with amounts in one currency, and the rows that cannot be converted.
 

@@ -19,6 +19,7 @@ from closedloop.decide import default_target
 from closedloop.errors import ConfigurationError, PlatformError
 from closedloop.execute import Reconciliation
 from closedloop.interfaces import Classifier, Decider, ReadsState
+from closedloop.loop.currencies import exchanged, in_own_currency
 from closedloop.loop.holds import explained, hold_all
 from closedloop.records.arms import Arm
 from closedloop.records.decision import Plan, Target
@@ -33,9 +34,17 @@ Override = Mapping[str, Any]
 
 
 def read_budgets(
-    platforms: Mapping[str, Any], targets: Mapping[Arm, Target] | None, signals: Signals, now: datetime
+    platforms: Mapping[str, Any],
+    targets: Mapping[Arm, Target] | None,
+    signals: Signals,
+    now: datetime,
+    currency: str | None,
+    rates: Mapping[str, float],
 ) -> tuple[dict[Arm, Money] | None, dict[Arm, str]]:
-    """Return the budget a day of every arm whose platform says it, and why the others have none (None: there are no platforms)."""
+    """Return the budget a day of every arm whose platform says it, and why the others have none (None: there are no platforms).
+
+    Budgets are in each account's own currency; one that is neither ``currency`` nor has a rate cannot be compared with the others.
+    """
     if not platforms:
         return None, {}
     budgets: dict[Arm, Money] = {}
@@ -52,8 +61,16 @@ def read_budgets(
         except PlatformError as error:
             unreadable[arm] = str(error)
             continue
-        if found.budget is not None:
-            budgets[arm] = found.budget
+        except Exception as error:  # noqa: BLE001 (a broken adapter must not stop the other platforms; what it raised is told)
+            unreadable[arm] = f"its adapter failed with {type(error).__name__}: {error}"
+            continue
+        if found.budget is None:
+            continue
+        own = found.budget.currency
+        if currency is not None and own != currency and own not in rates:
+            unreadable[arm] = f"it is in {own}, the data are in {currency}, and there is no rate: ClosedLoop(rates={{{own!r}: ...}})"
+            continue
+        budgets[arm] = found.budget
     return budgets, unreadable
 
 
@@ -157,7 +174,8 @@ def decide(
         signals, budgets, horizon, now: As for the decider.
         cycle: Number of the cycle; with the seed it gives the random draws.
         added: What the loop adds to the plan's provenance: ``seed``, ``mode`` and ``override``. That has ``unreadable`` and ``held``
-            (lists of [arm, words...]) and ``hold`` ([reason, explanation, what would lift it], None to let the plan stand).
+            (lists of [arm, words...]) and ``hold`` ([reason, explanation, what would lift it], None to let the plan stand), and ``rates``
+            where budgets stand in other currencies than the data: units of the data's currency for one unit of theirs.
     """
     override: Override = added["override"]
     rng = np.random.default_rng([int(added["seed"]), cycle])
@@ -168,8 +186,12 @@ def decide(
         more["held"] = dict.fromkeys(held, "health")
     elif held and everything is None:  # a plan made without knowing of the held arms would not balance without them
         everything = ["health", "Some campaigns must be held and this decider cannot be told: " + next(iter(held.values()))[0], ""]
-    plan = decider.decide(signals, budgets, horizon=horizon, now=now, rng=rng, **more)
+    rates, own = override.get("rates") or {}, signals.outcomes.currency
+    known = budgets if not rates or budgets is None or own is None else exchanged(budgets, own, rates)
+    plan = decider.decide(signals, known, horizon=horizon, now=now, rng=rng, **more)
     plan = attrs.evolve(plan, provenance={**plan.provenance, **added})
+    if rates and budgets is not None:
+        plan = in_own_currency(plan, budgets, rates)
     unreadable = {tuple(arm): why for arm, why in override["unreadable"]}
     plan = explained(plan, unreadable, held)
     return plan if everything is None else hold_all(plan, *everything)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from closedloop.errors import ConfigurationError, InputError, LedgerError, Windo
 from closedloop.execute import OutboxExecutor, Reconciliation
 from closedloop.health import Thresholds, assess
 from closedloop.ingest import TableIngestor
+from closedloop.ingest.exchange import Rate, check_rates, rates_on
 from closedloop.interfaces import AttributionFeedback, Classifier, Decider, Executor, Ingestor, Ledger
 from closedloop.ledger import MemoryLedger, SqliteLedger, decode, encode
 from closedloop.loop.cycle import CycleReport, Mode
@@ -63,12 +64,17 @@ class ClosedLoop:
         horizon: Days a plan is meant for.
         thresholds: Limits of the health checks.
         conversion_type: The optimised conversion type, None for all.
+        currency: The one currency to think in; None takes the one the rows have.
+        rates: Units of ``currency`` for one unit of another, ``{"USD": 0.9}``, or by day, ``{"USD": {"2026-01-01": 0.9}}``: rows are
+            converted, and budgets are read and sent in each account's own currency. An ingestor of your own needs its own table.
         ingestor, attribution, classifier, decider, executor: Your own rooms in place of the default ones.
         hook: Called as ``hook(room, seconds, result)`` after each room.
+        around: Called as ``around(room)``; the context manager that it returns is entered before the room and left after it, also
+            when the room raises. For spans of a tracer.
 
     Raises:
         WindowMismatchError: Two layers have different windows.
-        ConfigurationError: The mode is unknown, or the ledger belongs to another account.
+        ConfigurationError: The mode is unknown, a rate is no rate, or the ledger belongs to another account.
 
     >>> import closedloop as cl
     >>> window = cl.AttributionWindow(click="7d", view="1d")
@@ -94,12 +100,15 @@ class ClosedLoop:
         horizon: float = 7.0,
         thresholds: Thresholds | None = None,
         conversion_type: str | None = None,
+        currency: str | None = None,
+        rates: Mapping[str, Rate] | None = None,
         ingestor: Ingestor | None = None,
         attribution: AttributionFeedback | None = None,
         classifier: Classifier | None = None,
         decider: Decider | None = None,
         executor: Executor | None = None,
         hook: RoomHook | None = None,
+        around: Callable[[str], AbstractContextManager[Any]] | None = None,
     ) -> None:
         if mode not in ("shadow", "approve", "auto"):
             raise ConfigurationError("unknown mode", "mode", mode, None, ("shadow", "approve", "auto"))
@@ -111,14 +120,16 @@ class ClosedLoop:
         self.horizon = horizon
         self.platforms = dict(platforms or {})
         self.targets = dict(targets) if targets is not None else None
-        self.ingestor = ingestor or TableIngestor(tags=tags)
+        check_rates(rates or {}, currency)
+        self.rates = dict(rates or {})
+        self.ingestor = ingestor or TableIngestor(tags=tags, currency=currency, rates=self.rates)
         self.attribution = attribution or WindowedAttribution(window, tags=tags, conversion_type=conversion_type)
         self.classifier = classifier or BayesClassifier(window, seed=seed)
         self.decider = decider or BudgetDecider(constraints or Constraints(), targets=targets, seed=seed)
         limits = getattr(self.decider, "constraints", None) or Constraints()
         by_volume = getattr(limits, "gate", "volume") == "volume"
         self.thresholds = thresholds or Thresholds(minimum_volume=limits.minimum_volume if by_volume else 0.0)
-        self._hook = hook
+        self._hook, self._around = hook, around or nullcontext
         self._checked = False
         self._check_windows(executor)
         if ledger is None or isinstance(ledger, str | Path):
@@ -265,7 +276,8 @@ class ClosedLoop:
     def _room(self, room: str, timings: dict[str, float]) -> Iterator[list[Any]]:
         started = time.perf_counter()  # measures the room; no room reads a clock
         result: list[Any] = []
-        yield result
+        with self._around(room):
+            yield result
         seconds = time.perf_counter() - started
         timings[room] = timings.get(room, 0.0) + seconds
         if self._hook is not None:
@@ -293,12 +305,15 @@ class ClosedLoop:
         recorded = self.ledger.newest("plan", subject=f"cycle {cycle}")
         if recorded:
             return decode(recorded[0].entry.body["plan"]), "resumed: the plan recorded before the interruption stands", None
-        budgets, unreadable = read_budgets(self.platforms, self.targets, signals, now)
+        rates, own = rates_on(self.rates, to_us(now)), signals.outcomes.currency
+        budgets, unreadable = read_budgets(self.platforms, self.targets, signals, now, own, rates)
+        foreign = {m.currency: rates[m.currency] for m in (budgets or {}).values() if m.currency != own and m.currency in rates}
         hold, note = reason_to_hold(self.paused, health)
         override = {
             "unreadable": [[list(arm), why] for arm, why in unreadable.items()],
             "held": [[list(arm), *words] for arm, words in campaign_holds(signals, health).items()],
             "hold": hold,
+            **({"rates": foreign} if foreign else {}),
         }
         added = {"cycle": cycle, "seed": self.seed, "mode": self.mode, "override": override}
         plan = decide(self.decider, signals, budgets, horizon=self.horizon, now=now, cycle=cycle, added=added)

@@ -231,12 +231,12 @@ class Plan:
     def to_columns(self) -> dict[str, list[Any]]:
         """Return one row per decision and per hold."""
         lines: list[tuple[Any, ...]] = [
-            (_name(d.arm), "move", d.before.units, d.after.units, d.gain, d.p_gain, d.reason) for d in self.decisions
+            (_name(d.arm), "move", d.before.units, d.after.units, d.after.currency, d.gain, d.p_gain, d.reason) for d in self.decisions
         ]
         for h in self.holds:
-            units = None if h.budget is None else h.budget.units
-            lines.append((_name(h.arm), f"hold ({h.reason})", units, units, h.gain, None, f"{h.explanation} {h.lift}".strip()))
-        names = ("arm", "act", "before", "after", "gain", "p_gain", "reason")
+            units, currency = (None, None) if h.budget is None else (h.budget.units, h.budget.currency)
+            lines.append((_name(h.arm), f"hold ({h.reason})", units, units, currency, h.gain, None, f"{h.explanation} {h.lift}".strip()))
+        names = ("arm", "act", "before", "after", "currency", "gain", "p_gain", "reason")
         columns: dict[str, list[Any]] = {n: [line[i] for line in lines] for i, n in enumerate(names)}
         gains = columns.pop("gain")
         for end in ("low", "estimate", "high"):
@@ -252,9 +252,11 @@ class Plan:
         from closedloop.display import plots
 
         moves = self.decisions
-        currency = moves[0].after.currency if moves else ""
+        currencies = {d.after.currency for d in moves}
+        several = len(currencies) > 1  # then each bar is in the account's own, and its label says which
+        currency = "each in its own currency" if several else "".join(currencies)
         return plots.budgets_before_after(
-            [_name(d.arm) for d in moves],
+            [_name(d.arm) + (f" ({d.after.currency})" if several else "") for d in moves],
             [d.before.units for d in moves],
             [d.after.units for d in moves],
             [d.gain.low for d in moves],
