@@ -27,6 +27,7 @@ NEEDS = {
     "fastapi": "fastapi",
     "apscheduler": "apscheduler",
     "google.ads": "google.ads",
+    "opentelemetry": "opentelemetry.sdk",
 }
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 

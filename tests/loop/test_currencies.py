@@ -104,5 +104,5 @@ def test_a_budget_without_a_rate_is_held_and_the_others_move() -> None:
 @pytest.mark.parametrize(("currency", "rates"), [(None, {"USD": 0.8}), ("EUR", {"USD": -1.0}), ("EUR", {"USD": {"soon": 1.0}})])
 def test_a_table_that_is_none_is_refused(currency: str | None, rates: Any) -> None:
     """No currency to lead to, a negative rate, a day that is none: named when the loop is made."""
-    with pytest.raises(cl.ConfigurationError, match="currency|rate|date"):
+    with pytest.raises(cl.ConfigurationError, match=r"currency|rate|date"):
         cl.ClosedLoop(window=WINDOW, currency=currency, rates=rates)

@@ -27,6 +27,7 @@ from closedloop.ingest import TableIngestor
 from closedloop.ingest.exchange import Rate, check_rates, rates_on
 from closedloop.interfaces import AttributionFeedback, Classifier, Decider, Executor, Ingestor, Ledger
 from closedloop.ledger import MemoryLedger, SqliteLedger, decode, encode
+from closedloop.loop.checks import over_credit, refuse_nonsense
 from closedloop.loop.cycle import CycleReport, Mode
 from closedloop.loop.deciding import campaign_holds, check_platforms, decide, differences, informed, read_budgets, reason_to_hold
 from closedloop.loop.evidence import pack
@@ -202,6 +203,7 @@ class ClosedLoop:
 
         Raises:
             InputError: ``now`` has no zone or lies before the last cycle; the table cannot be read at all.
+            ConfigurationError: Your own attribution returned what cannot be meant.
             LedgerError: The ledger cannot be trusted or written.
         """
         self._check_clock(now)
@@ -220,6 +222,7 @@ class ClosedLoop:
             state = None if saved is None else self.attribution.load(saved)
             out.append(self.attribution.attribute(ingested.batch, recent.rows, state=state, now=now))
             outcomes = out[0]
+            refuse_nonsense(outcomes, self.window, type(self.attribution).__name__)
         with self._room("classify", timings) as out:
             out.append(informed(self.classifier, outcomes, self.lift_tests()).classify(outcomes, now=now))
             signals: Signals = out[0]
@@ -228,6 +231,7 @@ class ClosedLoop:
                 troubles = [*check_platforms(self.platforms, now), *self._reconciled(now)]
                 self._checked = not any(f.severity == "critical" for f in troubles)  # asked again until it is mended
                 findings = (*findings, *troubles)
+            findings = (*findings, *over_credit(outcomes, self.thresholds.level))
             out.append(self._assess(ingested, signals, recent, findings, now))
             health: HealthReport = out[0]
         with self._room("decide", timings) as out:
