@@ -1,6 +1,6 @@
 """What an attribution hands over, looked at before anything is learned from it: a plug-in may return nonsense.
 
-Law of this file: what cannot be meant (no outcomes, another window, NaN, arms that are not there) is refused with the plug-in's name, before
+Law of this file: what cannot be meant (no outcomes, another window, NaN, unknown arms) is refused with the plug-in's name, before
 anything is recorded or sent, so that the cycle can be run again. What can be meant but is wrong (more credit than conversions) is a finding
 that holds the loop.
 """
