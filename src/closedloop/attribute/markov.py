@@ -26,6 +26,7 @@ from closedloop.records.arms import IntArray
 from closedloop.records.interval import FloatArray
 
 _DENSE = 1500  # states up to which one dense factorisation is used
+_FEW = 1000  # kinds of step up to which all possible ones are listed, seen or not
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -56,13 +57,13 @@ def chain(paths: PathCounts, order: int) -> Chain:
     """
     if not 1 <= order <= 8:
         raise ConfigurationError("a Markov order lies between 1 and 8", "order", order)
-    codes = paths.codes.astype(np.int64)
-    n, c = len(codes), len(paths.channels)
-    position = np.arange(n) - np.repeat(paths.starts[:-1], paths.lengths)
+    n, c = len(paths.codes), len(paths.channels)
+    begins = paths.starts[:-1][paths.lengths > 0]
     if order == 1:
-        state, n_states, ends = codes, c, np.arange(c)
+        state, n_states, ends = paths.codes.astype(np.int64), c, np.arange(c)
     else:
-        state = codes.copy()
+        codes = paths.codes.astype(np.int64)
+        position = np.arange(n) - np.repeat(paths.starts[:-1], paths.lengths)
         gram = codes + 1
         for back in range(1, order):  # re-number after each step back, so that no number grows past 2**63
             earlier = np.zeros(n, dtype=np.int64)
@@ -71,18 +72,21 @@ def chain(paths: PathCounts, order: int) -> Chain:
             _, gram = np.unique(gram * (c + 1) + earlier, return_inverse=True)
         first_of, state = np.unique(gram, return_index=True, return_inverse=True)[1:]
         n_states, ends = len(first_of), codes[first_of]
-    before = np.full(n, -1, dtype=np.int64)
-    before[1:] = state[:-1]
-    before[position == 0] = -1
-    packed = (before + 1) * max(n_states, 1) + state
-    if (n_states + 1) * n_states <= 4_000_000:
-        present = np.zeros((n_states + 1) * n_states, dtype=np.bool_)
-        present[packed] = True
+    step = np.zeros(n, dtype=np.int64)  # (state before, 0 for none) * n_states + state
+    np.add(state[:-1], 1, out=step[1:])
+    step[begins] = 0
+    step *= max(n_states, 1)
+    step += state
+    possible = (n_states + 1) * n_states
+    if possible <= _FEW:
+        kinds = np.arange(possible)
+    elif possible <= 4_000_000:
+        present = np.zeros(possible, dtype=np.bool_)
+        present[step] = True
         kinds = np.flatnonzero(present)
-        number = np.cumsum(present) - 1
-        step = number[packed]
+        step = (np.cumsum(present) - 1)[step]
     else:
-        kinds, step = np.unique(packed, return_inverse=True)
+        kinds, step = np.unique(step, return_inverse=True)
     return Chain(
         n_states=n_states, ends=ends, source=kinds // max(n_states, 1) - 1, target=kinds % max(n_states, 1), state=state, step=step
     )  # fmt: skip
@@ -131,6 +135,8 @@ def removal_effects(links: Chain, steps: Steps, n_channels: int) -> tuple[FloatA
     Returns:
         Shapes (..., C), (..., C) and (...): shares of conversions (of revenue) lost without the channel, in [0, 1]; 0 without any.
     """
+    if steps.moves.ndim == 2 and links.n_states == n_channels and len(steps.moves) * n_channels**2 <= 4_000_000:
+        return _all_at_once(links, steps)
     if steps.moves.ndim == 2:
         parts = [
             removal_effects(links, Steps(moves=m, conversions=c, value=v, nulls=z), n_channels)
@@ -153,6 +159,28 @@ def removal_effects(links: Chain, steps: Steps, n_channels: int) -> tuple[FloatA
     effect = np.divide(lost, total, out=np.zeros_like(lost), where=total > 0)
     effect = np.clip(effect, 0.0, 1.0)
     return effect[:, 0], effect[:, 1], total[0]
+
+
+def _all_at_once(links: Chain, steps: Steps) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the removal effects of a chain of order 1 for B replicates, by B small inverses in one call."""
+    b, n = len(steps.moves), links.n_states
+    inner = links.source >= 0
+    between = np.zeros((b, n, n))
+    between[:, links.source[inner], links.target[inner]] = steps.moves[:, inner]
+    leave = between.sum(axis=2) + steps.conversions + steps.nulls
+    weight = np.divide(1.0, leave, out=np.zeros((b, n)), where=leave > 0)
+    start = np.zeros((b, n))
+    start[:, links.target[~inner]] = steps.moves[:, ~inner]
+    begun = start.sum(axis=1, keepdims=True)
+    start = np.divide(start, begun, out=np.zeros_like(start), where=begun > 0)
+    gain = np.stack([steps.conversions * weight, steps.value * weight], axis=2)
+    visits_matrix = np.linalg.inv(np.eye(n) - between * weight[:, :, None])
+    reach = visits_matrix @ gain
+    visits = (start[:, None, :] @ visits_matrix)[:, 0]
+    lost = (visits / np.diagonal(visits_matrix, axis1=1, axis2=2))[:, :, None] * reach
+    total = (start[:, :, None] * reach).sum(axis=1)
+    effect = np.clip(np.divide(lost, total[:, None, :], out=np.zeros_like(lost), where=total[:, None, :] > 0), 0.0, 1.0)
+    return effect[:, :, 0], effect[:, :, 1], total[:, 0]
 
 
 def _lost_dense(

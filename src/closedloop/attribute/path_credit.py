@@ -15,19 +15,18 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from closedloop.attribute import coalitions, fractribution, heuristics, markov
+from closedloop.attribute import heuristics
+from closedloop.attribute.global_credit import GLOBAL, global_credits
 from closedloop.attribute.heuristics import Rule, Touches
 from closedloop.attribute.intervals import credit_intervals
-from closedloop.attribute.paths import PathCounts
+from closedloop.attribute.paths import PathCounts, exact_sum
 from closedloop.display import frame, html_table, text_table
 from closedloop.errors import ConfigurationError
 from closedloop.records.arms import IntArray
 from closedloop.records.interval import FloatArray, Intervals
-from closedloop.stats.bootstrap import BLOCKS, block_replicates, percentile_ends, poisson_weights
+from closedloop.stats.bootstrap import percentile_ends
 
 RULES = ("first", "last", "last_non_direct", "linear", "position", "time_decay", "shapley", "ordered_shapley")
-GLOBAL = ("markov", "fractribution", "shapley_rate")
-_EXACT = 4_000_000  # Poisson numbers up to which every journey is drawn on its own
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -178,156 +177,75 @@ def attribute_paths(
 def _by_rule(paths: PathCounts, name: str, rule: Rule, level: float) -> PathCredits:
     at = np.flatnonzero(((paths.conversions > 0) | (paths.value > 0)) & (paths.lengths > 0))  # most journeys do not convert
     lengths = paths.lengths[at]
-    journey = np.repeat(at, lengths)
+    journey = np.repeat(np.arange(len(at)), lengths)
     ends = np.cumsum(lengths)
     place = np.arange(len(journey)) + np.repeat(paths.starts[at] - (ends - lengths), lengths)
     touches = Touches.of(journey, paths.codes[place].astype(np.int64))
     share = heuristics.shares(touches, rule)
     c = len(paths.channels)
-    # Touches of one channel in one journey are one credit: only then is the sum of squares that of the journeys' credits.
-    pair, group = np.unique(journey * max(c, 1) + touches.channel, return_inverse=True)
-    share = np.bincount(group, weights=share, minlength=len(pair)).astype(np.float64)
-    row, channel = pair // max(c, 1), pair % max(c, 1)
-    n, v = paths.conversions[row], paths.value[row]
-    intervals = credit_intervals(channel, share * n, share * share * n, c, level, total=_totals(paths)[0])
+    some = np.flatnonzero(share)
+    row, channel, share = journey[some], touches.channel[some], share[some]
+    if len(some) != len(at):
+        # Touches of one channel in one journey are one credit: only then is the sum of squares that of the journeys' credits.
+        row, channel, share = _joined(row, channel, share, len(at), c)
+    n, v = paths.conversions[at][row], paths.value[at][row]
+    totals = _totals(paths)
+    intervals = credit_intervals(channel, share * n, share * share * n, c, level, total=totals[0])
     worth = None
-    if paths.value.any():
+    if totals[1]:
         squares = np.divide((share * v) ** 2, n, out=(share * v) ** 2, where=n > 0)
-        worth = credit_intervals(channel, share * v, squares, c, level, total=_totals(paths)[1])
-    return _result(paths, name, intervals, worth, None)
+        worth = credit_intervals(channel, share * v, squares, c, level, total=totals[1])
+    return _result(paths, name, intervals, worth, None, totals)
+
+
+def _joined(row: IntArray, channel: IntArray, share: FloatArray, n: int, c: int) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return the shares with those of one row and channel added."""
+    pair = row * c + channel
+    if n * c <= 8 * len(pair):
+        table = np.bincount(pair, weights=share, minlength=n * c)
+        distinct = np.flatnonzero(table)
+        return distinct // c, distinct % c, np.asarray(table[distinct], dtype=np.float64)
+    distinct, group = np.unique(pair, return_inverse=True)
+    return distinct // c, distinct % c, np.bincount(group, weights=share, minlength=len(distinct)).astype(np.float64)
 
 
 def _totals(paths: PathCounts) -> tuple[float, float]:
+    """Return the conversions and the revenue of journeys with a touch."""
+    if paths.lengths.all():
+        return exact_sum(paths.conversions), exact_sum(paths.value)
     has_touch = paths.lengths > 0
-    return math.fsum(paths.conversions[has_touch]), math.fsum(paths.value[has_touch])
+    return exact_sum(paths.conversions[has_touch]), exact_sum(paths.value[has_touch])
 
 
-def _result(paths: PathCounts, name: str, conversions: Intervals, value: Intervals | None, effect: Intervals | None) -> PathCredits:
+def _result(
+    paths: PathCounts, name: str, conversions: Intervals, value: Intervals | None, effect: Intervals | None, totals: tuple[float, float]
+) -> PathCredits:
     has_touch = paths.lengths > 0
-    won, seen = _totals(paths)[0], math.fsum((paths.conversions + paths.nulls)[has_touch])
+    seen = totals[0] + exact_sum(paths.nulls if has_touch.all() else paths.nulls[has_touch])
     return PathCredits(
         model=name,
         channels=paths.channels,
         conversions=conversions,
         value=value,
         removal_effect=effect,
-        conversion_rate=won / seen if seen > 0 else 0.0,
-        uncredited=math.fsum(paths.conversions[~has_touch]),
+        conversion_rate=totals[0] / seen if seen > 0 else 0.0,
+        uncredited=exact_sum(paths.conversions[~has_touch]),
     )
 
 
 def _by_global(paths: PathCounts, model: str, order: int, replicates: int, level: float, rng: np.random.Generator) -> PathCredits:
-    compute = {"markov": _markov, "fractribution": _fractribution, "shapley_rate": _rate}[model]
+    totals = _totals(paths)
     if not len(paths.codes):  # no touch anywhere: nothing to credit
         none = np.zeros(len(paths.channels))
         empty = Intervals(low=none, estimate=none, high=none, level=level, kind="bootstrap")
-        return _result(paths, model, empty, None, None)
-    points, draws = compute(paths, order, replicates, rng)
-    total = _totals(paths)
+        return _result(paths, model, empty, None, None, totals)
+    points, draws = global_credits(paths, model, order, replicates, rng)
 
     def intervals(index: int) -> Intervals:
-        point = exactly(points[index], total[index]) if index < 2 else points[index]
+        point = exactly(points[index], totals[index]) if index < 2 else points[index]
         low, high = percentile_ends(draws[index], level)
         return Intervals(low=np.minimum(low, point), estimate=point, high=np.maximum(high, point), level=level, kind="bootstrap")
 
     effect = intervals(2) if len(points) > 2 else None
     name = f"{model} order {order}" if model == "markov" else model
-    return _result(paths, name, intervals(0), intervals(1) if paths.value.any() else None, effect)
-
-
-def _split(effects: FloatArray, total: FloatArray) -> FloatArray:
-    """Return totals shared in proportion to effects, evenly over nothing (no effect anywhere means nothing converted)."""
-    sums = effects.sum(axis=-1, keepdims=True)
-    return np.asarray(np.divide(effects, sums, out=np.zeros_like(effects), where=sums != 0) * total[..., None])
-
-
-def _markov(paths: PathCounts, order: int, replicates: int, rng: np.random.Generator) -> tuple[list[FloatArray], list[FloatArray]]:
-    links = markov.chain(paths, order)
-    steps = markov.steps_of(paths, links)
-    c = len(paths.channels)
-    won, worth, _ = markov.removal_effects(links, steps, c)
-    points = [_split(won, np.asarray(steps.conversions.sum())), _split(worth, np.asarray(steps.value.sum())), won]
-    b = _markov_replicates(paths, links, replicates, rng)
-    won_b, worth_b, _ = markov.removal_effects(links, b, c)
-    return points, [_split(won_b, b.conversions.sum(axis=1)), _split(worth_b, b.value.sum(axis=1)), won_b]
-
-
-def _markov_replicates(paths: PathCounts, links: markov.Chain, replicates: int, rng: np.random.Generator) -> markov.Steps:
-    touched = np.flatnonzero(paths.lengths > 0)
-    final = np.zeros(len(paths), dtype=np.int64)
-    final[touched] = links.state[paths.starts[1:][touched] - 1]
-    n, f = links.n_states, len(links.source)
-    single = bool((paths.conversions + paths.nulls <= 1.0).all())
-    if 2 * len(paths) * replicates > _EXACT and single:
-        return _block_replicates(paths, links, touched, final, replicates, rng)
-    from scipy.sparse import csr_matrix
-
-    rows = paths.journey
-    moves = csr_matrix((np.ones(len(rows)), (rows, links.step)), shape=(len(paths), f))
-    exits = csr_matrix((np.ones(len(touched)), (touched, final[touched])), shape=(len(paths), n))
-    mean = np.divide(paths.value, paths.conversions, out=np.zeros(len(paths)), where=paths.conversions > 0)
-    parts: list[tuple[FloatArray, ...]] = []
-    chunk = max(1, 2_000_000 // max(1, len(paths)))
-    for start in range(0, replicates, chunk):
-        size = min(chunk, replicates - start)
-        won, lost = poisson_weights(paths.conversions, size, rng), poisson_weights(paths.nulls, size, rng)
-        parts.append(tuple(np.asarray(x) for x in ((won + lost) @ moves, won @ exits, (won * mean) @ exits, lost @ exits)))
-    m, won_sum, worth_sum, lost_sum = (np.concatenate([np.asarray(p[i]) for p in parts]) for i in range(4))
-    return markov.Steps(moves=m, conversions=won_sum, value=worth_sum, nulls=lost_sum)
-
-
-def _block_replicates(
-    paths: PathCounts, links: markov.Chain, touched: IntArray, final: IntArray, replicates: int, rng: np.random.Generator
-) -> markov.Steps:
-    n, f = links.n_states, len(links.source)
-    width = f + 3 * n
-    block = rng.integers(0, BLOCKS, len(paths), dtype=np.int32)
-    sums = np.zeros((BLOCKS, width))
-    weights = paths.conversions + paths.nulls
-    active = None if weights.all() else np.repeat(weights > 0, paths.lengths)
-    of_touch = np.repeat(block.astype(np.int64) * f, paths.lengths) + links.step
-    sums[:, :f] = np.bincount(of_touch if active is None else of_touch[active], minlength=BLOCKS * f).reshape(BLOCKS, f)
-    at = block[touched].astype(np.int64) * n + final[touched]
-    for i, column in enumerate((paths.conversions, paths.value, paths.nulls)):
-        part = np.bincount(at, weights=column[touched], minlength=BLOCKS * n).reshape(BLOCKS, n)
-        sums[:, f + i * n : f + (i + 1) * n] = part
-    drawn = block_replicates(sums, float(weights.sum()), replicates, rng)
-    return markov.Steps(moves=drawn[:, :f], conversions=drawn[:, f : f + n], value=drawn[:, f + n : f + 2 * n], nulls=drawn[:, f + 2 * n :])
-
-
-def _fractribution(paths: PathCounts, _: int, replicates: int, rng: np.random.Generator) -> tuple[list[FloatArray], list[FloatArray]]:
-    paths = paths.distinct()
-    left = fractribution.without_each(paths)
-    c, rows = len(paths.channels), paths.journey
-    mean = np.divide(paths.value, paths.conversions, out=np.zeros(len(paths)), where=paths.conversions > 0)
-
-    def credits(won: FloatArray, lost: FloatArray, worth: FloatArray) -> tuple[FloatArray, FloatArray]:
-        w = fractribution.touch_weights(paths, left, won, lost)
-        share = w / np.bincount(rows, weights=w, minlength=len(paths))[rows]
-        return tuple(np.bincount(paths.codes, weights=share * x[rows], minlength=c) for x in (won, worth))  # type: ignore[return-value]
-
-    points = list(credits(paths.conversions, paths.nulls, paths.value))
-    draws: list[list[FloatArray]] = [[], []]
-    for _i in range(replicates):
-        won, lost = rng.poisson(paths.conversions).astype(np.float64), rng.poisson(paths.nulls).astype(np.float64)
-        for store, x in zip(draws, credits(won, lost, won * mean), strict=True):
-            store.append(x)
-    return points, [np.array(d) for d in draws]
-
-
-def _rate(paths: PathCounts, _: int, replicates: int, rng: np.random.Generator) -> tuple[list[FloatArray], list[FloatArray]]:
-    paths = attrs.evolve(paths, **{k: np.where(paths.lengths > 0, getattr(paths, k), 0.0) for k in ("conversions", "value", "nulls")})
-
-    def credits(p: PathCounts) -> tuple[FloatArray, FloatArray]:
-        won, worth = coalitions.shapley_values(coalitions.rate_game(p)), np.zeros(0)
-        game = coalitions.rate_game(attrs.evolve(p, conversions=p.value, nulls=p.conversions + p.nulls - p.value))
-        worth = coalitions.shapley_values(game)
-        return _split(won, np.asarray(p.conversions.sum())), _split(worth, np.asarray(p.value.sum()))
-
-    points = list(credits(paths))
-    mean = np.divide(paths.value, paths.conversions, out=np.zeros(len(paths)), where=paths.conversions > 0)
-    drawn = []
-    for _i in range(replicates):
-        won, lost = rng.poisson(paths.conversions).astype(np.float64), rng.poisson(paths.nulls).astype(np.float64)
-        drawn.append(credits(attrs.evolve(paths, conversions=won, value=won * mean, nulls=lost)))
-    return points, [np.array(d) for d in zip(*drawn, strict=True)]
+    return _result(paths, name, intervals(0), intervals(1) if totals[1] else None, effect, totals)

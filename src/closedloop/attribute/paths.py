@@ -6,6 +6,7 @@ Law of this file: path counts add. A journey is a sequence of channels with the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,10 +25,21 @@ def _counts(values: Any, name: str, n: int) -> FloatArray:
     column = np.zeros(n) if values is None else np.array(values, dtype=np.float64)
     if column.shape != (n,):
         raise InputError(f"{name} needs one number for each path", name, column.shape, f"give {n} numbers")
+    if column.min(initial=0.0) >= 0 and column.max(initial=0.0) < np.inf:  # NaN is neither
+        return column
     wrong = np.flatnonzero(~np.isfinite(column) | (column < 0))
     if len(wrong):
         raise InputError(f"{name} of path {int(wrong[0])} is no count", name, float(column[wrong[0]]), "use finite numbers from 0 up")
     return column
+
+
+def exact_sum(column: FloatArray) -> float:
+    """Return the correctly rounded sum of counts from 0 up; whole numbers are summed fast, for no partial sum of theirs is ever rounded."""
+    some = column[column != 0.0]
+    total = float(some.sum())
+    if total < 2.0**53 and bool((some == np.floor(some)).all()):
+        return total
+    return math.fsum(some)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -205,14 +217,19 @@ class PathCounts:
 
 
 def _grouped(ids: IntArray, codes: Codes, n: int) -> Codes:
-    """Return the codes grouped by id, in the order given within each: a counting sort, linear in the rows."""
+    """Return the codes grouped by id, in the order given within each."""
     if bool((ids[1:] >= ids[:-1]).all()):
         return codes
-    from scipy.sparse import coo_matrix
-
-    table = coo_matrix((codes, (ids, np.arange(len(ids)))), shape=(n, len(ids)))
-    table.has_canonical_format = True  # every row stands in a column of its own: nothing to sum
-    return np.asarray(table.tocsr().data, dtype=np.int32)
+    rows, width = len(ids), int(codes.max()).bit_length()
+    if n.bit_length() + rows.bit_length() + width < 63:  # one sort of values that carry their code is faster than any sort of positions
+        step = 1 << width
+        packed = ids * (rows << width)
+        packed += np.arange(0, rows << width, step)
+        packed += codes
+        packed.sort()
+        packed &= step - 1
+        return packed.astype(np.int32)
+    return codes[np.argsort(ids, kind="stable")]
 
 
 def _order(ids: IntArray, at: IntArray) -> IntArray | None:
