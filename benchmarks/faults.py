@@ -5,15 +5,17 @@
 The failure begins on day 28 of 63 in the small market. Loss is the share of incremental conversions that the loop misses from that day
 on, against the *same* loop on the same seed without the failure; "without the check" is the same loop with `Thresholds.off()`, the
 evidence gate and no probability that a move must reach. Found is the first day, from the beginning of the failure, on which health
-names it. The last column compares the loss a day of the last two weeks with that of the second week: errors that compound make it
-grow. Low volume has no healthy twin: a tenth of the budget from day 0 and arms that are all the same, against holding still.
+names it; losses are medians with the smallest and the largest in brackets. The last columns compare the loss a day of the second week with
+that of the last two weeks: errors that compound make it grow. Low volume has no healthy twin: a tenth of the budget from day 0 and arms
+that are all the same, against holding still.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 from concurrent.futures import ProcessPoolExecutor
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import attrs
@@ -37,6 +39,12 @@ from closedloop.simulation import (
 )
 
 BEGINS, DAYS = 28, 63
+HEADER = (
+    "| failure | found on day | loss without the check | loss with the check | loss a day, 2nd week / last two, without | with |",
+    "|---|---|---|---|---|---|",
+)
+READING = """A negative loss is a gain: holding still, or luck, beat what the healthy loop did on those seeds. What is found is held, so
+that the loss of a day stays what it was when the failure was found: it does not compound. What was learned before stays in force."""
 
 
 def poor() -> Scenario:
@@ -114,48 +122,60 @@ def run(task: tuple[int, int, bool, bool]) -> tuple[np.ndarray, int | None]:
     return np.array([d.caused for d in days]), found
 
 
+def row(number: int, results: dict[tuple[bool, bool], list[tuple[np.ndarray, int | None]]]) -> str:
+    """Return one line of the table; results by (faulty, checked), one for each seed."""
+    title, scenario, _, _ = FAILURES[number]
+    first = 0 if scenario is poor else BEGINS
+    loss: dict[bool, list[float]] = {True: [], False: []}
+    early: dict[bool, list[float]] = {True: [], False: []}
+    late: dict[bool, list[float]] = {True: [], False: []}
+    for s, (clean, _) in enumerate(results[False, True]):
+        if scenario is poor:  # there is no healthy twin: the reference is holding still, the manual strategy
+            market = Simulator(scenario(), s).market
+            clean = np.array([market.truth(d, market.equal_split()).total for d in range(DAYS)])
+        for checked in (True, False):
+            missed = clean - results[True, checked][s][0]
+            loss[checked].append(missed[first:].sum() / clean[first:].sum())
+            early[checked].append(missed[first + 7 : first + 14].mean() / clean.mean())
+            late[checked].append(missed[-14:].mean() / clean.mean())
+
+    def cell(values: list[float]) -> str:
+        low, middle, high = (100 * q for q in np.quantile(values, (0.0, 0.5, 1.0)))
+        return f"{middle:+.1f} % ({low:+.1f} to {high:+.1f})"
+
+    days = ", ".join("never" if found is None else str(found) for _, found in results[True, True])
+    growth = (f"{100 * np.median(early[c]):+.1f} % / {100 * np.median(late[c]):+.1f} %" for c in (False, True))
+    return f"| {title} | {days} | {cell(loss[False])} | {cell(loss[True])} | " + " | ".join(growth) + " |"
+
+
+def page(lines: list[str], seeds: int) -> str:
+    """Return the documents' page."""
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    command = f"`python benchmarks/faults.py --seeds {seeds}`"
+    ran = f"Printed by {command} on {date.today()}, commit {asked.stdout.strip() or 'unknown'}, {seeds} paired seeds."  # noqa: DTZ011
+    said = (__doc__ or "").split("\n\n", 2)[2].strip()
+    return "\n\n".join(["# What the failures cost", said, "\n".join(lines), ran, READING]) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", type=int, nargs="*", help="numbers of the failures, from 0")
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("--only", type=int, nargs="*", default=range(len(FAILURES)), help="numbers of the failures, from 0")
+    parser.add_argument("--write", type=Path, help="the page of the documents to write")
     options = parser.parse_args()
-    lines = [
-        "| failure | found on day | loss without the check | loss with the check | loss a day, last 2 weeks / 2nd week, with the check |",
-        "|---|---|---|---|---|",
-    ]
-    for number, (title, scenario, _, _) in enumerate(FAILURES):
-        if options.only is not None and number not in options.only:
-            continue
-        first = 0 if scenario is poor else BEGINS
+    lines = [*HEADER]
+    print("\n".join(lines), flush=True)
+    for number in options.only:
         kinds = [(False, True), (True, True), (True, False)]  # (faulty, checked)
-        tasks = [(number, s, f, c) for s in range(options.seeds) for f, c in kinds]
+        tasks = [(number, s, *kind) for kind in kinds for s in range(options.seeds)]
         with ProcessPoolExecutor(options.jobs) as pool:
             results = list(pool.map(run, tasks))
-        loss, found, growth = {True: [], False: []}, [], []
-        for s in range(options.seeds):
-            clean, with_check, without = (results[3 * s + k] for k in range(3))
-            if scenario is poor:  # there is no healthy twin: the reference is holding still, the manual strategy
-                market = Simulator(scenario(), s).market
-                base = np.array([market.truth(d, market.equal_split()).total for d in range(DAYS)])
-            else:
-                base = clean[0]
-            for checked, (caused, day) in ((True, with_check), (False, without)):
-                loss[checked].append(1 - caused[first:].sum() / base[first:].sum())
-                if checked:
-                    found.append(day)
-                    missed = base - caused
-                    growth.append((missed[-14:].mean(), missed[first + 7 : first + 14].mean(), base.mean()))
-        days = ["never" if d is None else str(d) for d in found]
-        late, early, level = (np.mean([g[k] for g in growth]) for k in range(3))
-        text = f"{100 * late / level:+.1f} % / {100 * early / level:+.1f} %"
-        lines.append(
-            f"| {title} | {', '.join(days)} | {100 * np.median(loss[False]):+.1f} % | {100 * np.median(loss[True]):+.1f} % | {text} |"
-        )
+        by_kind = {kind: results[k * options.seeds : (k + 1) * options.seeds] for k, kind in enumerate(kinds)}
+        lines.append(row(number, by_kind))
         print(lines[-1], flush=True)
     if options.write:
-        options.write.write_text("# What the failures cost\n\n" + __doc__.split("\n\n", 2)[2].strip() + "\n\n" + "\n".join(lines) + "\n")
+        options.write.write_text(page(lines, options.seeds), encoding="utf-8")
 
 
 if __name__ == "__main__":
