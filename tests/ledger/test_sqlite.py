@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from closedloop.errors import LedgerError
+from closedloop.errors import ConflictError, LedgerError
 from closedloop.ledger import Head, SqliteLedger
 from closedloop.records.action import Entry
 
@@ -144,6 +144,24 @@ def test_locked_by_another_process(path: Path) -> None:
         holder.execute("ROLLBACK")
         assert ledger.append(entries(50, 1)) == 1
     holder.close()
+
+
+def test_two_handles_take_turns(path: Path) -> None:
+    """Each goes on from where the other stopped, knows the other's keys, and after a refused batch the chain is whole."""
+    with SqliteLedger(path) as one, SqliteLedger(path) as two:
+        for i in range(50, 60):
+            assert (one if i % 2 else two).append(entries(i, 1)) == 1
+        assert two.append(entries(58, 4)) == 2, "two of the four were written by the other handle, or by this one"
+        assert one.append(entries(58, 4)) == 0
+        clash = [Entry(kind="k", subject="s61", at=START, body={"n": -1}, key="k:61")]
+        with pytest.raises(ConflictError):
+            one.append([*entries(62, 1), *clash])
+        assert one.append(entries(62, 1), states={"s": b"new"}) == 1
+        assert two.append([]) == 0
+        assert two.append([*entries(63, 1), *entries(63, 1)]) == 1, "once, though twice in the batch"
+        assert one.verify() == two.verify() == one.head == two.head
+        assert one.head.sequence == 64
+        assert [r.entry.body["n"] for r in two.entries()] == list(range(64))
 
 
 def test_full_disk_loses_nothing(path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from closedloop.ledger.chain import ORIGIN, Head, Line, walk
-from closedloop.ledger.lines import Prepared, check_same, extend, prepare, recorded
+from closedloop.ledger.lines import Said, extend, prepare, recorded, unknown
 from closedloop.records.action import Entry, Recorded
 from closedloop.records.moments import to_us
 
@@ -37,18 +37,8 @@ class MemoryLedger:
         Raises:
             ConflictError: A key is known with another body; nothing was kept.
         """
-        new: dict[str, Prepared] = {}
-        for item in prepare(entries):
-            position = self._by_key.get(item.key)
-            if position is not None:
-                line = self._lines[position][0]
-                check_same(item.key, (line.kind, line.subject, line.body), item)
-            elif item.key in new:
-                first = new[item.key]
-                check_same(item.key, (first.kind, first.subject, first.body), item)
-            else:
-                new[item.key] = item
-        for line, digest in extend(self.head, list(new.values())):
+        new = unknown(prepare(entries), self._said)
+        for line, digest in extend(self.head, new):
             self._by_key[line.key] = self._newest[line.kind, line.subject] = len(self._lines)
             still_open = self._open.setdefault(line.kind, {})
             if line.is_open:
@@ -58,6 +48,10 @@ class MemoryLedger:
             self._lines.append((line, digest))
         self._states.update({name: bytes(value) for name, value in (states or {}).items()})
         return len(new)
+
+    def _said(self, keys: Sequence[str]) -> dict[str, Said]:
+        known = [self._lines[self._by_key[key]][0] for key in keys if key in self._by_key]
+        return {line.key: (line.kind, line.subject, line.body) for line in known}
 
     def entries(
         self, *, kind: str | None = None, subject: str | None = None, after: int = 0, since: datetime | None = None

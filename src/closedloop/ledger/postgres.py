@@ -20,13 +20,23 @@ from types import TracebackType
 from typing import Any
 
 from closedloop.errors import ConfigurationError, LedgerError, MissingExtraError
-from closedloop.ledger.chain import FORMAT, ORIGIN, Head, Line, walk
-from closedloop.ledger.lines import Prepared, check_same, extend, prepare, recorded
+from closedloop.ledger.chain import FORMAT, ORIGIN, Head, walk
+from closedloop.ledger.lines import (
+    COLUMNS,
+    PAGE,
+    Said,
+    check_noted,
+    checked_state,
+    extend,
+    filters,
+    line_of,
+    newest_filters,
+    prepare,
+    recorded,
+    unknown,
+)  # fmt: skip
 from closedloop.records.action import Entry, Recorded
-from closedloop.records.moments import to_us
 
-_PAGE = 1000
-_COLUMNS = "e.sequence, e.kind, e.subject, e.at_us, e.key, e.is_open, e.due_us, e.body, e.digest"
 _SCHEMA = """
 CREATE SCHEMA IF NOT EXISTS {s};
 CREATE TABLE IF NOT EXISTS {s}.entries (
@@ -43,10 +53,6 @@ CREATE INDEX IF NOT EXISTS newest_open ON {s}.newest (kind, due_us, sequence) WH
 CREATE TABLE IF NOT EXISTS {s}.states (name text PRIMARY KEY, value bytea NOT NULL, digest text NOT NULL);
 CREATE TABLE IF NOT EXISTS {s}.format (version integer NOT NULL);
 """
-
-
-def _line(row: Sequence[Any]) -> tuple[Line, str]:
-    return Line(*row[:8]), row[8]
 
 
 class PostgresLedger:
@@ -115,11 +121,11 @@ class PostgresLedger:
         prepared, s = prepare(entries), self.schema
         with self._lock, self._translated("write"), self._db.transaction(), self._db.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"closedloop {s}",))
-            lines = extend(self._head(), self._unknown(prepared))
+            lines = extend(self._head(), unknown(prepared, self._said))
             if lines:
                 cursor.executemany(
                     f"INSERT INTO {s}.entries VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                    [(x.sequence, x.kind, x.subject, x.at_us, x.key, x.is_open, x.due_us, x.body, digest) for x, digest in lines],
+                    [(*line, digest) for line, digest in lines],
                 )
                 cursor.executemany(
                     f"INSERT INTO {s}.newest VALUES (%s, %s, %s, %s, %s) ON CONFLICT (kind, subject) DO UPDATE SET"
@@ -134,21 +140,9 @@ class PostgresLedger:
                 )
         return len(lines)
 
-    def _unknown(self, prepared: Sequence[Prepared]) -> list[Prepared]:
-        rows = self._db.execute(
-            f"SELECT key, kind, subject, body FROM {self.schema}.entries WHERE key = ANY(%s)", ([p.key for p in prepared],)
-        ).fetchall()
-        known = {row[0]: (row[1], row[2], row[3]) for row in rows}
-        new: dict[str, Prepared] = {}
-        for item in prepared:
-            if item.key in known:
-                check_same(item.key, known[item.key], item)
-            elif item.key in new:
-                first = new[item.key]
-                check_same(item.key, (first.kind, first.subject, first.body), item)
-            else:
-                new[item.key] = item
-        return list(new.values())
+    def _said(self, keys: Sequence[str]) -> dict[str, Said]:
+        rows = self._db.execute(f"SELECT key, kind, subject, body FROM {self.schema}.entries WHERE key = ANY(%s)", (list(keys),)).fetchall()
+        return {row[0]: (row[1], row[2], row[3]) for row in rows}
 
     def _head(self) -> Head:
         row = self._db.execute(f"SELECT sequence, digest FROM {self.schema}.entries ORDER BY sequence DESC LIMIT 1").fetchone()
@@ -158,20 +152,16 @@ class PostgresLedger:
         self, *, kind: str | None = None, subject: str | None = None, after: int = 0, since: datetime | None = None
     ) -> Iterator[Recorded]:
         """Yield records in sequence, filtered by kind, subject, sequence number and time."""
-        where, fixed = ["e.sequence > %s"], []
-        for column, value in (("kind =", kind), ("subject =", subject), ("at_us >=", None if since is None else to_us(since))):
-            if value is not None:
-                where.append(f"e.{column} %s")
-                fixed.append(value)
-        return (recorded(*_line(row)) for row in self._rows(" AND ".join(where), fixed, after))
+        where, fixed = filters("%s", kind, subject, since)
+        return (recorded(*line_of(row)) for row in self._rows(where, fixed, after))
 
     def _rows(self, where: str = "e.sequence > %s", fixed: Sequence[Any] = (), after: int = 0) -> Iterator[Sequence[Any]]:
-        query = f"SELECT {_COLUMNS} FROM {self.schema}.entries e WHERE {where} ORDER BY e.sequence LIMIT {_PAGE}"
+        query = f"SELECT {COLUMNS} FROM {self.schema}.entries e WHERE {where} ORDER BY e.sequence LIMIT {PAGE}"
         while True:
             with self._lock, self._translated("read"):
                 rows = self._db.execute(query, (after, *fixed)).fetchall()
             yield from rows
-            if len(rows) < _PAGE:
+            if len(rows) < PAGE:
                 return
             after = rows[-1][0]
 
@@ -179,21 +169,14 @@ class PostgresLedger:
         self, kind: str, *, subject: str | None = None, only_open: bool = False, due_by: datetime | None = None
     ) -> Sequence[Recorded]:
         """Return the newest record of each subject of a kind (or of one), by due time (none first) and sequence."""
-        where, values = ["n.kind = %s"], [kind]
-        if subject is not None:
-            where.append("n.subject = %s")
-            values.append(subject)
-        if only_open:
-            where.append("n.is_open")
-        if due_by is not None:
-            where.append(f"(n.due_us IS NULL OR n.due_us <= {to_us(due_by)})")
+        where, values = newest_filters("%s", kind, subject, "n.is_open" if only_open else "", due_by)
         query = (
-            f"SELECT {_COLUMNS} FROM {self.schema}.newest n JOIN {self.schema}.entries e ON e.sequence = n.sequence"
-            f" WHERE {' AND '.join(where)} ORDER BY n.due_us NULLS FIRST, n.sequence"
+            f"SELECT {COLUMNS} FROM {self.schema}.newest n JOIN {self.schema}.entries e ON e.sequence = n.sequence"
+            f" WHERE {where} ORDER BY n.due_us NULLS FIRST, n.sequence"
         )
         with self._lock, self._translated("read"):
             rows = self._db.execute(query, values).fetchall()
-        return [recorded(*_line(row)) for row in rows]
+        return [recorded(*line_of(row)) for row in rows]
 
     def state(self, name: str) -> bytes | None:
         """Return the named state as last written, None when there is none.
@@ -203,11 +186,7 @@ class PostgresLedger:
         """
         with self._lock, self._translated("read"):
             row = self._db.execute(f"SELECT value, digest FROM {self.schema}.states WHERE name = %s", (name,)).fetchone()
-        if row is None:
-            return None
-        if hashlib.sha256(row[0]).hexdigest() != row[1]:
-            raise LedgerError("a state is not what was written", "state", name, "keep the database as it is, and restore a copy")
-        return bytes(row[0])
+        return checked_state(name, row)
 
     @contextmanager
     def claim(self, name: str, *, wait: bool = False) -> Iterator[bool]:
@@ -246,7 +225,7 @@ class PostgresLedger:
             LedgerError: A record was edited, removed or reordered, or the index of newest records or a state is wrong.
         """
         s = self.schema
-        end = walk(_line(row) for row in self._rows())
+        end = walk(line_of(row) for row in self._rows())
         with self._lock, self._translated("read"):
             wrong = self._db.execute(
                 f"SELECT count(*) FROM (SELECT DISTINCT ON (kind, subject) * FROM {s}.entries ORDER BY kind, subject, sequence DESC) e"
@@ -263,8 +242,7 @@ class PostgresLedger:
             raise LedgerError("the index of newest records disagrees with the records", "newest", wrong and wrong[0], "restore a copy")
         for name in names:
             self.state(name)
-        if head is not None and head.sequence and (noted is None or noted[0] != head.digest):
-            raise LedgerError("the chain does not contain the end noted earlier", "head", head.sequence, "records were cut off or replaced")
+        check_noted(head, noted)
         return end
 
     def close(self) -> None:

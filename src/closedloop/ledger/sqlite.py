@@ -17,16 +17,26 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from closedloop.errors import ConfigurationError, LedgerError
 from closedloop.ledger.chain import FORMAT, ORIGIN, Head, Line, walk
-from closedloop.ledger.lines import Prepared, check_same, extend, prepare, recorded
+from closedloop.ledger.lines import (
+    COLUMNS,
+    PAGE,
+    Said,
+    check_noted,
+    checked_state,
+    extend,
+    filters,
+    line_of,
+    newest_filters,
+    prepare,
+    recorded,
+    unknown,
+)  # fmt: skip
 from closedloop.records.action import Entry, Recorded
-from closedloop.records.moments import to_us
 
 _APPLICATION = 0x434C4C31  # "CLL1": says that an SQLite file is a ledger of ours
-_PAGE = 1000  # records read at a time, so that a slow reader never holds a transaction
 _SCHEMA = """
 CREATE TABLE entries (
     sequence INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, at_us INTEGER NOT NULL, key TEXT NOT NULL UNIQUE,
@@ -41,12 +51,6 @@ CREATE TABLE newest (
 CREATE INDEX newest_open ON newest (kind, due_us, sequence) WHERE is_open = 1;
 CREATE TABLE states (name TEXT PRIMARY KEY, value BLOB NOT NULL, digest TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
-_COLUMNS = "e.sequence, e.kind, e.subject, e.at_us, e.key, e.is_open, e.due_us, e.body, e.digest"
-
-
-def _line(row: Sequence[Any]) -> tuple[Line, str]:
-    sequence, kind, subject, at_us, key, is_open, due_us, body, digest = row
-    return Line(sequence, kind, subject, at_us, key, bool(is_open), due_us, body), digest
 
 
 class SqliteLedger:
@@ -74,6 +78,7 @@ class SqliteLedger:
             raise ConfigurationError("the time to wait is zero or more", "busy_timeout", busy_timeout)
         self.path = str(path)
         self._read_only = read_only
+        self._end: Head | None = None  # of the chain, as far as this process knows
         self._lock = threading.RLock()  # a scheduler may call from any of its threads, one at a time
         with self._translated("open"):
             if read_only:
@@ -141,35 +146,45 @@ class SqliteLedger:
             LedgerError: The store refused (disk full, read-only, locked, damaged); nothing was written.
         """
         prepared = prepare(entries)
-        with self._lock, self._translated("write"), self._transaction():
-            lines = extend(self._head(), self._unknown(prepared))
-            self._db.executemany(
-                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [(x.sequence, x.kind, x.subject, x.at_us, x.key, int(x.is_open), x.due_us, x.body, digest) for x, digest in lines],
-            )
+        with self._lock, self._translated("write"):
+            try:
+                lines = self._write(prepared, states or {}, self._end)
+            except sqlite3.IntegrityError:  # a key is known, or another process has gone on from that end
+                lines = self._write(prepared, states or {}, None)
+        return len(lines)
+
+    def _write(self, prepared: Sequence[Line], states: Mapping[str, bytes], end: Head | None) -> list[tuple[Line, str]]:
+        """Write in one transaction what is new.
+
+        Args:
+            prepared: Entries as `prepare` makes them.
+            states: Named states.
+            end: The end of the chain as this process knows it: all entries are then taken to be new, and the places of the records and
+                the keys, both unique, refuse what is not so. None to look for the end and for known keys first.
+        """
+        self._end = None  # until it is known that this is kept
+        with self._transaction():
+            if end is None:
+                end, prepared = self._head(), unknown(prepared, self._said)
+            lines = extend(end, prepared)
+            self._db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [(*line, digest) for line, digest in lines])
             self._db.executemany(
                 "INSERT INTO newest VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, subject) DO UPDATE SET"
                 " sequence = excluded.sequence, is_open = excluded.is_open, due_us = excluded.due_us",
-                [(x.kind, x.subject, x.sequence, int(x.is_open), x.due_us) for x, _ in lines],
+                [(x.kind, x.subject, x.sequence, x.is_open, x.due_us) for x, _ in lines],
             )
-            self._db.executemany(
-                "INSERT INTO states VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value, digest = excluded.digest",
-                [(name, bytes(value), hashlib.sha256(value).hexdigest()) for name, value in (states or {}).items()],
-            )
-        return len(lines)
+            if states:
+                self._db.executemany(
+                    "INSERT INTO states VALUES (?, ?, ?)"
+                    " ON CONFLICT (name) DO UPDATE SET value = excluded.value, digest = excluded.digest",
+                    [(name, bytes(value), hashlib.sha256(value).hexdigest()) for name, value in states.items()],
+                )
+        self._end = Head(lines[-1][0].sequence, lines[-1][1]) if lines else end
+        return lines
 
-    def _unknown(self, prepared: Sequence[Prepared]) -> list[Prepared]:
-        new: dict[str, Prepared] = {}
-        for item in prepared:
-            known = self._db.execute("SELECT kind, subject, body FROM entries WHERE key = ?", (item.key,)).fetchone()
-            if known is not None:
-                check_same(item.key, (known[0], known[1], known[2]), item)
-            elif item.key in new:
-                first = new[item.key]
-                check_same(item.key, (first.kind, first.subject, first.body), item)
-            else:
-                new[item.key] = item
-        return list(new.values())
+    def _said(self, keys: Sequence[str]) -> dict[str, Said]:
+        found = (self._db.execute("SELECT key, kind, subject, body FROM entries WHERE key = ?", (key,)).fetchone() for key in keys)
+        return {row[0]: row[1:] for row in found if row is not None}
 
     def _head(self) -> Head:
         row = self._db.execute("SELECT sequence, digest FROM entries ORDER BY sequence DESC LIMIT 1").fetchone()
@@ -179,18 +194,14 @@ class SqliteLedger:
         self, *, kind: str | None = None, subject: str | None = None, after: int = 0, since: datetime | None = None
     ) -> Iterator[Recorded]:
         """Yield records in sequence, filtered by kind, subject, sequence number and time."""
-        where, fixed = ["e.sequence > ?"], []
-        for column, value in (("kind =", kind), ("subject =", subject), ("at_us >=", None if since is None else to_us(since))):
-            if value is not None:
-                where.append(f"e.{column} ?")
-                fixed.append(value)
-        query = f"SELECT {_COLUMNS} FROM entries e WHERE {' AND '.join(where)} ORDER BY e.sequence LIMIT {_PAGE}"
+        where, fixed = filters("?", kind, subject, since)
+        query = f"SELECT {COLUMNS} FROM entries e WHERE {where} ORDER BY e.sequence LIMIT {PAGE}"
         while True:
             with self._lock, self._translated("read"):
                 rows = self._db.execute(query, (after, *fixed)).fetchall()
             for row in rows:
-                yield recorded(*_line(row))
-            if len(rows) < _PAGE:
+                yield recorded(*line_of(row))
+            if len(rows) < PAGE:
                 return
             after = rows[-1][0]
 
@@ -198,21 +209,14 @@ class SqliteLedger:
         self, kind: str, *, subject: str | None = None, only_open: bool = False, due_by: datetime | None = None
     ) -> Sequence[Recorded]:
         """Return the newest record of each subject of a kind (or of one), by due time (none first) and sequence."""
-        where, values = ["n.kind = ?"], [kind]
-        if subject is not None:
-            where.append("n.subject = ?")
-            values.append(subject)
-        if only_open:
-            where.append("n.is_open = 1")
-        if due_by is not None:
-            where.append(f"(n.due_us IS NULL OR n.due_us <= {to_us(due_by)})")
+        where, values = newest_filters("?", kind, subject, "n.is_open = 1" if only_open else "", due_by)
         query = (
-            f"SELECT {_COLUMNS} FROM newest n JOIN entries e ON e.sequence = n.sequence"
-            f" WHERE {' AND '.join(where)} ORDER BY n.due_us IS NOT NULL, n.due_us, n.sequence"
+            f"SELECT {COLUMNS} FROM newest n JOIN entries e ON e.sequence = n.sequence"
+            f" WHERE {where} ORDER BY n.due_us IS NOT NULL, n.due_us, n.sequence"
         )
         with self._lock, self._translated("read"):
             rows = self._db.execute(query, values).fetchall()
-        return [recorded(*_line(row)) for row in rows]
+        return [recorded(*line_of(row)) for row in rows]
 
     def state(self, name: str) -> bytes | None:
         """Return the named state as last written, None when there is none.
@@ -222,11 +226,7 @@ class SqliteLedger:
         """
         with self._lock, self._translated("read"):
             row = self._db.execute("SELECT value, digest FROM states WHERE name = ?", (name,)).fetchone()
-        if row is None:
-            return None
-        if hashlib.sha256(row[0]).hexdigest() != row[1]:
-            raise LedgerError("a state is not what was written", "state", name, "keep the file as it is, and restore a copy")
-        return bytes(row[0])
+        return checked_state(name, row)
 
     @property
     def head(self) -> Head:
@@ -248,7 +248,7 @@ class SqliteLedger:
             damage = [row[0] for row in self._db.execute("PRAGMA integrity_check(5)")]
             if damage != ["ok"]:
                 raise LedgerError("the file is damaged", "path", "; ".join(damage), "keep the file as it is, and restore a copy")
-            end = walk(_line(row) for row in self._db.execute(f"SELECT {_COLUMNS} FROM entries e ORDER BY e.sequence"))
+            end = walk(line_of(row) for row in self._db.execute(f"SELECT {COLUMNS} FROM entries e ORDER BY e.sequence"))
             wrong = self._db.execute(
                 "SELECT count(*) FROM (SELECT kind, subject, max(sequence) AS last FROM entries GROUP BY kind, subject) t"
                 " LEFT JOIN newest n ON n.kind = t.kind AND n.subject = t.subject LEFT JOIN entries e ON e.sequence = t.last"
@@ -263,8 +263,7 @@ class SqliteLedger:
             raise LedgerError("the index of newest records disagrees with the records", "newest", wrong + extra, "restore a copy")
         for name in names:
             self.state(name)
-        if head is not None and head.sequence and (noted is None or noted[0] != head.digest):
-            raise LedgerError("the chain does not contain the end noted earlier", "head", head.sequence, "records were cut off or replaced")
+        check_noted(head, noted)
         return end
 
     def close(self) -> None:

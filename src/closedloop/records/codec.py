@@ -25,6 +25,7 @@ from closedloop.records.money import Money
 from closedloop.records.window import AttributionWindow
 
 TAG = "$"
+_TEXT = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 _VERSION: dict[type, int] = dict.fromkeys(
     (
         Action, AttemptResult, AttributionWindow, Change, Constraints, Decision, Hold, Interval, LiftResult, Money, Plan, Receipt, Receipts,
@@ -47,7 +48,7 @@ def canonical(value: Any) -> str:
     '{"a":[0.1,null],"b":1}'
     """
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return _TEXT(value)
     except (TypeError, ValueError) as error:
         raise InvariantError("the content is not JSON-ready", "body", shorten(value), "pass it through encode() first") from error
 
