@@ -4,6 +4,7 @@ import ast
 import builtins
 import doctest
 import importlib
+import importlib.util
 import os
 import pkgutil
 import re
@@ -190,3 +191,14 @@ def test_every_page_is_in_the_navigation() -> None:
     """No page is lost."""
     navigation = (DOCS / "mkdocs.yml").read_text(encoding="utf-8")
     assert [name(p) for p in PAGES if f"{name(p)}.md" not in navigation] == []
+
+
+def test_the_figures_of_the_comparison_are_those_on_record() -> None:
+    """The comparison page shows the newest figure of everything measured, as `benchmarks/history.py` prints it, and nothing else."""
+    spec = importlib.util.spec_from_file_location("history", DOCS.parent / "benchmarks" / "history.py")
+    assert spec is not None
+    assert spec.loader is not None
+    history = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(history)
+    page = (DOCS / "pages" / "explanation" / "comparison.md").read_text(encoding="utf-8")
+    assert history.table() in page
