@@ -51,7 +51,7 @@ def test_the_gain_interval_is_that_of_the_joint_draws(signals_of):
 
     beta = 0.6
     prior = ResponsePrior(power=(np.log(beta / (1 - beta)), 1e-6))
-    plan = BudgetDecider(Constraints(), draws=40_000, prior=prior).decide(signals_of([10, 30], [100, 100]))
+    plan = BudgetDecider(Constraints(), draws=40_000, prior=prior, response="prior").decide(signals_of([10, 30], [100, 100]))
     rng = np.random.default_rng(123)
     one, other = rng.gamma(280.001, 1 / 28, 400_000), rng.gamma(840.001, 1 / 28, 400_000)
     gain = one * (0.8**beta - 1) + other * (1.2**beta - 1)
@@ -163,7 +163,7 @@ class TestHolds:
         plan = BudgetDecider(Constraints(minimum_volume=0, min_probability=0.95)).decide(signals)
         assert set(reasons(plan).values()) == {"thin_evidence"}
         assert all(h.triggers["conversions_missing"] > 0 for h in plan.holds if "conversions_missing" in h.triggers)
-        certain = signals_of([4000, 8000], [100, 100], days=7)
+        certain = signals_of([4000, 12000], [100, 100], days=7)
         assert len(BudgetDecider(Constraints(minimum_volume=0, min_probability=0.95)).decide(certain).decisions) == 2
 
     def test_identical_arms_stay(self, signals_of):

@@ -115,12 +115,12 @@ def test_a_stated_discrepancy_widens_as_log_normal(signals_of):
     sure = ResponsePrior(power=(0.0, 1e-6))
     days = np.full(2, 1e8)
     signals = with_posterior(signals_of([10, 30], [100, 100]), np.array([10.0, 30.0]) * days, days)
-    plan = BudgetDecider(prior=sure, discrepancy=0.3, draws=40_000, looks=()).decide(signals)
+    plan = BudgetDecider(prior=sure, response="prior", discrepancy=0.3, draws=40_000, looks=()).decide(signals)
     z = np.random.default_rng(9).standard_normal((400_000, 2))
     factor = np.exp(0.3 * z - 0.045)
     gain = factor @ (np.array([10, 30]) * (np.sqrt([0.8, 1.2]) - 1))
     np.testing.assert_allclose([plan.gain.low, plan.gain.estimate, plan.gain.high], np.quantile(gain, [0.05, 0.5, 0.95]), rtol=0.02)
-    assert plan.p_gain < BudgetDecider(prior=sure, looks=()).decide(signals).p_gain + 1e-12
+    assert plan.p_gain < BudgetDecider(prior=sure, response="prior", looks=()).decide(signals).p_gain + 1e-12
 
 
 def test_arms_that_cannot_be_told_apart_stay(signals_of):
@@ -129,12 +129,15 @@ def test_arms_that_cannot_be_told_apart_stay(signals_of):
 
     sure = ResponsePrior(power=(0.0, 1e-6))
     rules = Constraints(minimum_volume=0, min_probability=0.6)
-    same = BudgetDecider(rules, prior=sure).decide(signals_of([4.0, 34 / 7], [100, 100], days=7))
+    same = BudgetDecider(rules, prior=sure, response="prior").decide(signals_of([4.0, 34 / 7], [100, 100], days=7))
     assert not same.decisions
     stated = same.holds[0].triggers["p_value"]
     assert stated == pytest.approx(binomtest(28, 62).pvalue, abs=0.1)
-    assert len(BudgetDecider(rules, prior=sure, alike=1.0).decide(signals_of([4.0, 34 / 7], [100, 100], days=7)).decisions) == 2
-    assert len(BudgetDecider(rules, prior=sure).decide(signals_of([4.0, 10.0], [100, 100], days=7)).decisions) == 2
-    grown = BudgetDecider(Constraints(minimum_volume=0, min_probability=0.6, total=220), prior=sure)
+    assert (
+        len(BudgetDecider(rules, prior=sure, response="prior", alike=1.0).decide(signals_of([4.0, 34 / 7], [100, 100], days=7)).decisions)
+        == 2
+    )
+    assert len(BudgetDecider(rules, prior=sure, response="prior").decide(signals_of([4.0, 10.0], [100, 100], days=7)).decisions) == 2
+    grown = BudgetDecider(Constraints(minimum_volume=0, min_probability=0.6, total=220), prior=sure, response="prior")
     more = grown.decide(signals_of([4.0, 34 / 7], [100, 100], days=7))
     assert sum(d.after.micros - d.before.micros for d in more.decisions) == 20_000_000  # new money goes out all the same

@@ -23,7 +23,7 @@ def values(plan):
 def test_without_a_switching_cost_nothing_waits(signals_of):
     """Moving early and often costs nothing then, so acting is worth at least as much as waiting, on every decision."""
     for conversions in ([4, 5], [10, 30], [2, 2.5]):
-        plan = BudgetDecider(FREE, prior=SURE).decide(signals_of(conversions, [100, 100], days=7))
+        plan = BudgetDecider(FREE, prior=SURE, response="prior").decide(signals_of(conversions, [100, 100], days=7))
         assert len(plan.decisions) == 2
         assert all(act >= wait - 1e-9 for act, wait in values(plan))
 
@@ -31,7 +31,7 @@ def test_without_a_switching_cost_nothing_waits(signals_of):
 def test_with_certain_evidence_the_values_are_closed_forms(signals_of):
     """Nothing is left to learn: acting is worth ``H g - cost``, waiting ``k`` days ``(H - k) g - cost``."""
     signals = signals_of([10, 30], [100, 100], days=280_000)
-    plan = BudgetDecider(FREE, prior=SURE, learning_loss=0.01, learning_days=2, looks=(2.0,)).decide(signals, horizon=10)
+    plan = BudgetDecider(FREE, prior=SURE, response="prior", learning_loss=0.01, learning_days=2, looks=(2.0,)).decide(signals, horizon=10)
     cost = np.array([10, 30]) * 0.01 * 2
     root = np.sqrt([0.8, 1.2]) - 1
     change = np.array([10, 30]) * root
@@ -47,13 +47,15 @@ def test_with_certain_evidence_the_values_are_closed_forms(signals_of):
 def test_a_costly_change_for_a_small_gain_waits(signals_of):
     """When a change costs half a day's outcome and the difference is unsure, both arms wait, and say for how long and why."""
     signals = signals_of([4, 5], [100, 100], days=7)
-    plan = BudgetDecider(FREE, prior=SURE, learning_loss=0.5, learning_days=1).decide(signals)
+    plan = BudgetDecider(FREE, prior=SURE, response="prior", learning_loss=0.5, learning_days=1).decide(signals)
     assert not plan.decisions
     waiting = [h for h in plan.holds if h.reason == "waiting"]
     assert waiting
     assert all(h.triggers["value_of_waiting"] > h.triggers["value_of_acting"] for h in waiting)
     assert all("day" in h.lift for h in waiting)
-    clear = BudgetDecider(FREE, prior=SURE, learning_loss=0.05, learning_days=1).decide(signals_of([10, 60], [100, 100]), horizon=14)
+    clear = BudgetDecider(FREE, prior=SURE, response="prior", learning_loss=0.05, learning_days=1).decide(
+        signals_of([10, 60], [100, 100]), horizon=14
+    )
     assert len(clear.decisions) == 2
 
 
@@ -65,8 +67,8 @@ def play(signals_of, budgets_of, policy, truth, seed, *, days=20, prior_days=4, 
     counts = rng.poisson(truth * prior_days).astype(float)
     exposure = np.full(n, float(prior_days))
     decider = BudgetDecider(
-        FREE, prior=SURE, draws=200, learning_loss=loss if policy == "rule" else 0.0, learning_days=learning,
-        looks=(2.0, 5.0) if policy == "rule" else (), response="prior", scenarios=12,
+        FREE, prior=SURE, response="prior", draws=200, learning_loss=loss if policy == "rule" else 0.0, learning_days=learning,
+        looks=(2.0, 5.0) if policy == "rule" else (), scenarios=12,
     )  # fmt: skip
     # The prior of the simulation, Gamma with mean 1 x the mean truth: conjugate, so the posterior is exact.
     shape0, rate0 = 4.0, 4.0 / truth.mean()

@@ -18,7 +18,7 @@ from closedloop.decide.holds import Why
 from closedloop.decide.limits import Limits
 from closedloop.decide.objectives import Objective, objective
 from closedloop.decide.problem import Problem
-from closedloop.decide.reasons import alike, stuck, too_many, wait_for_more, weak_move
+from closedloop.decide.reasons import alike, cannot_fall, stuck, too_many, wait_for_more, weak_move
 from closedloop.decide.timing import Timing, switching_cost, value_of_timing
 from closedloop.errors import ConfigurationError
 from closedloop.records.decision import Constraints
@@ -96,6 +96,10 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
     free[list(found)] = False
     more = {int(i): stuck(p, int(i)) for i in np.flatnonzero(free & limits.stuck)}
     free &= ~limits.stuck
+    if not _feasible(limits, free, p.known):  # the total has to fall: no budget rises first, to a floor or to a whole step
+        rising = np.flatnonzero(free & (limits.low >= limits.now))
+        more.update({int(i): cannot_fall(p, int(i)) for i in rising})
+        free[rising] = False
     position = np.cumsum(p.known) - 1
     platform = p.signals.arms.groups(("platform",))[0].astype(np.int64)
     curves, limits = objective(rules.objective, p, joint, free, rules.risk, rng)

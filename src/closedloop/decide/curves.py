@@ -1,7 +1,8 @@
 """What the daily cohorts and spend in the signals say: the response curve of every arm, and which arms certainly differ.
 
 Law of this file: two stages where clicks are reported (spend -> clicks here, clicks -> conversions in the classification's posterior), one
-stage on credited conversions elsewhere. Arms that neither informs keep the prior.
+stage on credited conversions elsewhere. Arms that neither informs keep the prior. Clicks saturate: a Hill curve unless another shape
+predicts clearly better; conversions follow a power law unless another does.
 
 References:
     STATISTICS.md section 5.
@@ -16,19 +17,42 @@ import numpy.typing as npt
 from closedloop.records.moments import US_PER_DAY
 from closedloop.records.outcomes import Outcomes
 from closedloop.records.signal import Signals
-from closedloop.stats.response import Response, ResponsePrior
+from closedloop.stats.response import HILL, POWER, Response, ResponsePrior
 from closedloop.stats.response_fit import DailyCounts, choose_response
 from closedloop.stats.sequences_share import certain
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+_RECENT_DAYS = 7  # over which signals measure exposures and spend a day
 _DAYS = 180  # older days say little of today's curve
 _CELLS = 5_000_000  # days x arms that the evidence valid at every look is computed for
 
 
-def learn(signals: Signals, at: FloatArray, prior: ResponsePrior, observed_weight: float) -> Response:
-    """Return the posterior curves of the arms of the signals.
+@attrs.frozen(kw_only=True, eq=False)
+class Learned:
+    """What daily spend and counts say of each arm.
+
+    Args:
+        response: The posterior curves.
+        scatter: Spread of the log of the recent exposures a day around what the same spend brings on average: the days of a week
+            scatter, and a level that is read off them is not exact. Shape (A,).
+        uneven: What the recent days brought on average, relative to what their mean spend brings: under 1 where a budget moved within
+            the week and returns diminish. Shape (A,).
+    """
+
+    response: Response
+    scatter: FloatArray
+    uneven: FloatArray
+
+    @classmethod
+    def nothing(cls, prior: ResponsePrior, at: FloatArray) -> Learned:
+        """Return what is known before any data."""
+        return cls(response=Response.from_prior(prior, at), scatter=np.zeros(len(at)), uneven=np.ones(len(at)))
+
+
+def learn(signals: Signals, at: FloatArray, prior: ResponsePrior, observed_weight: float) -> Learned:
+    """Return the posterior curves of the arms of the signals, and how far the recent week's exposures scatter.
 
     Args:
         signals: With the outcomes they were made from.
@@ -40,14 +64,25 @@ def learn(signals: Signals, at: FloatArray, prior: ResponsePrior, observed_weigh
     clicks, conversions = daily_counts(signals.outcomes, position)
     today = max(signals.outcomes.watermark.values(), default=signals.now_us) // US_PER_DAY
     with_clicks = np.bincount(clicks.arm, weights=clicks.count, minlength=len(at)) > 0.0
-    response = Response.from_prior(prior, at)
-    for data, mine in ((clicks, with_clicks), (conversions, ~with_clicks)):
+    learned = Learned.nothing(prior, at)
+    response, scatter, uneven = learned.response, learned.scatter, learned.uneven
+    for data, mine, usual in ((clicks, with_clicks, HILL), (conversions, ~with_clicks, POWER)):
         rows = mine[data.arm] & (data.day < today) & (data.day >= today - _DAYS)  # today is not over: its spend and clicks are a part
         if rows.any():
             part = DailyCounts(**{f.name: getattr(data, f.name)[rows] for f in attrs.fields(DailyCounts)})
-            found = choose_response(part, at, prior, today=int(today), observed_weight=observed_weight).response
-            response = _where(mine, found, response)
-    return response
+            found = choose_response(part, at, prior, today=int(today), default=usual, observed_weight=observed_weight)
+            response = _where(mine, found.response, response)
+            recent = part.day >= today - _RECENT_DAYS
+            arm, count, spend = part.arm[recent], part.count[recent], part.spend[recent]
+            days, seen = np.bincount(arm, minlength=len(at)), np.bincount(arm, weights=count, minlength=len(at))
+            if data is clicks:
+                scatter = np.where(mine & (seen > 0.0), np.sqrt(found.dispersion / np.maximum(seen, 1.0)), scatter)
+            curve = response.take(arm)
+            relative = np.bincount(arm, weights=curve.ratio(spend, curve.location[None])[0], minlength=len(at)) / np.maximum(days, 1)
+            mean = np.bincount(arm, weights=spend, minlength=len(at)) / np.maximum(days, 1)
+            steady = mine & (days > 0) & (np.abs(mean / at - 1.0) < 0.01)  # signals speak of the same days
+            uneven = np.where(steady, np.maximum(relative, 0.1), uneven)
+    return Learned(response=response, scatter=scatter, uneven=uneven)
 
 
 def certain_moves(signals: Signals, arms: IntArray, rises: npt.NDArray[np.bool_], alpha: float) -> list[bool | None]:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from closedloop.decide.allocate import allocate
 from closedloop.decide.choose import Rules, choose
 from closedloop.decide.compose import compose
-from closedloop.decide.curves import learn
-from closedloop.decide.evidence import draw, summary
+from closedloop.decide.curves import Learned, learn
+from closedloop.decide.evidence import draw_for, summary
 from closedloop.decide.excite import Excitation, excite
 from closedloop.decide.holds import find_holds
 from closedloop.decide.identity import digest_of, provenance_of
@@ -32,7 +32,7 @@ from closedloop.records.moments import US_PER_DAY, from_us, to_us
 from closedloop.records.money import MICROS, Money
 from closedloop.records.signal import Signals
 from closedloop.records.window import AttributionWindow
-from closedloop.stats.response import Response, ResponsePrior
+from closedloop.stats.response import ResponsePrior
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -197,7 +197,7 @@ class BudgetDecider:
             signals, self.constraints, problem.known, now=made_at, last_changed=last_changed or {}, held=self._held(signals, held)
         )
         index = np.flatnonzero(problem.known)
-        joint = draw(signals, index, problem.value[index], problem.response.take(index), generator, self.draws, self.discrepancy)
+        joint = draw_for(problem, index, generator, self.draws)
         ideal = self._ideal(problem)
         chosen = choose(problem, self.rules, found, joint, generator, horizon)
         excitation: dict[str, Any] | None = None
@@ -229,7 +229,7 @@ class BudgetDecider:
             new[signals.arms.index(arm)] = money.micros / p.limits.step
         moved = np.flatnonzero(p.known & (new != p.limits.now))
         generator = np.random.default_rng(self.seed)
-        joint = draw(signals, moved, p.value[moved], p.response.take(moved), generator, self.draws, self.discrepancy)
+        joint = draw_for(p, moved, generator, self.draws)
         gains = joint.gain(np.arange(len(moved)), p.limits.now[moved], new[moved])
         return summary(gains.sum(axis=1, dtype=float), self.level)
 
@@ -246,8 +246,8 @@ class BudgetDecider:
             limits = attrs.evolve(limits, total=limits.total - float(budgets[given & ~known].sum()) / step)
         at = np.where(spend > 0.0, spend, 1.0)
         fitted = self.response == "fitted" and len(signals) > 0
-        response = learn(signals, at, self.prior, self.observed_weight) if fitted else Response.from_prior(self.prior, at)
-        response = attrs.evolve(response, at=at * MICROS / step)  # everything from here on is counted in steps
+        learned = learn(signals, at, self.prior, self.observed_weight) if fitted else Learned.nothing(self.prior, at)
+        response = attrs.evolve(learned.response, at=at * MICROS / step)  # everything from here on is counted in steps
         conversions = np.zeros(len(signals))
         for kind, posterior in signals.posteriors.items():
             conversions += posterior.mean * signals.exposures_per_day[kind]
@@ -261,8 +261,10 @@ class BudgetDecider:
             budgets=budgets,
             currency=currency,
             response=response,
-            curves=response.curves(np.where(known, conversions * value, 0.0)),
+            curves=response.curves(np.where(known, conversions / learned.uneven * value, 0.0)),
             value=value,
+            uneven=learned.uneven,
+            doubt=np.hypot(learned.scatter, self.discrepancy),
             unit=currency if valued else "conversions",
         )
 

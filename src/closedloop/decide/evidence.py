@@ -61,7 +61,7 @@ def draw(
     response: Response,
     rng: np.random.Generator,
     size: int,
-    discrepancy: float = 0.0,
+    doubt: FloatArray | None = None,
 ) -> Draws:
     """Return joint draws for some arms of the signals.
 
@@ -72,7 +72,7 @@ def draw(
         response: Their curves.
         rng: Source of randomness.
         size: D.
-        discrepancy: Spread of the log of caused per credited conversion, each arm's own; of mean 1.
+        doubt: Spread of the log of a further factor of mean 1, each arm's own, shape (L,); none by default.
     """
     level = np.empty((size, len(arms)), dtype=np.float32)
     theta = np.empty((size, len(arms)), dtype=np.float32)
@@ -81,9 +81,14 @@ def draw(
         stop = min(size, start + rows)
         level[start:stop] = signals.draw_conversions_per_day(rng, stop - start)[:, arms] * value
         theta[start:stop] = response.draw(rng, stop - start)
-        if discrepancy > 0.0:
-            level[start:stop] *= np.exp(discrepancy * rng.standard_normal((stop - start, len(arms))) - 0.5 * discrepancy**2)
+        if doubt is not None and doubt.any():
+            level[start:stop] *= np.exp(doubt * rng.standard_normal((stop - start, len(arms))) - 0.5 * doubt**2)
     return Draws(level=level, theta=theta, response=response)
+
+
+def draw_for(p: Problem, arms: IntArray, rng: np.random.Generator, size: int) -> Draws:
+    """Return joint draws for some arms of a problem."""
+    return draw(p.signals, arms, (p.value / p.uneven)[arms], p.response.take(arms), rng, size, p.doubt[arms])
 
 
 def summary(gain: npt.NDArray[np.floating], level: float) -> tuple[Interval, float, float]:
@@ -109,7 +114,8 @@ def intervals(gain: npt.NDArray[np.floating], level: float) -> list[Interval]:
 def chance_of_alike(p: Problem, free: npt.NDArray[np.bool_]) -> float:
     """Return the p-value of "the next unit of money brings the same in all free arms" (Cochran's Q on log marginal value).
 
-    The variance of each is that of its rate (one over its count) and of its own part of the curve. One arm alone gives 0.
+    The variance of each is that of its rate (one over its count), of its other doubt, and of what its own part of the curve was learned
+    from: if all curves are alike, their estimates lie apart by that and no more. One arm alone gives 0.
     """
     index = np.flatnonzero(free & (p.signals.effective_volume > 0.0))
     if len(index) < 2:
@@ -117,8 +123,9 @@ def chance_of_alike(p: Problem, free: npt.NDArray[np.bool_]) -> float:
     part, step = p.response.take(index), 1e-4
     mean = np.log(np.maximum(p.curves.take(index).marginal(p.limits.now[index]), 1e-300))
     ends = [np.log(part.elasticity(part.location + d)) for d in (step, -step)]
-    own = np.maximum(part.scale**2 - part.common**2, 0.0) * ((ends[0] - ends[1]) / (2 * step)) ** 2
-    weight = 1.0 / (1.0 / p.signals.effective_volume[index] + own)
+    noise = np.maximum(part.scale**2 - part.common**2, 0.0) * (1.0 - part.prior_share)
+    own = noise * ((ends[0] - ends[1]) / (2 * step)) ** 2
+    weight = 1.0 / (1.0 / p.signals.effective_volume[index] + own + p.doubt[index] ** 2)
     q = float((weight * (mean - np.average(mean, weights=weight)) ** 2).sum())
     return float(chdtrc(len(index) - 1, q))
 

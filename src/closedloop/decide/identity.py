@@ -100,7 +100,7 @@ def digest_of(
         posterior = signals.posteriors[kind]
         arrays += [posterior.shape, posterior.rate, posterior.weight, signals.exposures_per_day[kind]]
     response = problem.response
-    arrays += [response.shape, response.location, response.scale, response.common]
+    arrays += [response.shape, response.location, response.scale, response.common, problem.doubt]
     for array in arrays:
         whole.update(np.ascontiguousarray(array).tobytes())
     return whole.hexdigest()

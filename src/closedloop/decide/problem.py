@@ -27,7 +27,11 @@ Int64 = npt.NDArray[np.int64]
 
 @attrs.frozen(kw_only=True, eq=False)
 class Problem:
-    """Everything a plan is made from, as arrays over the A arms of the signals; money in steps."""
+    """Everything a plan is made from, as arrays over the A arms of the signals; money in steps.
+
+    ``uneven`` is what the recent days brought on average, relative to what their mean spend brings (a budget that moves within the week).
+    ``doubt`` is the spread of the log of each arm's level beyond its posterior rate: scatter of recent exposures, and discrepancy.
+    """
 
     signals: Signals
     constraints: Constraints
@@ -38,6 +42,8 @@ class Problem:
     response: Response
     curves: Curves
     value: FloatArray
+    uneven: FloatArray
+    doubt: FloatArray
     unit: str
 
 

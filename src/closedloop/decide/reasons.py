@@ -35,6 +35,19 @@ def stuck(p: Problem, i: int) -> Why:
     )
 
 
+def cannot_fall(p: Problem, i: int) -> Why:
+    """Return why an arm stays while the total has to fall."""
+    return Why(
+        reason="limits",
+        explanation=(
+            f"the total is under what holds and limits leave, and this budget of {_money(p, float(p.limits.now[i]))} could only rise "
+            f"to {_money(p, float(p.limits.low[i]))}"
+        ),
+        lift="raise the total, or lower floors or budgets on hold",
+        triggers={"total": p.limits.total * p.limits.step / MICROS},
+    )
+
+
 def out_of_reach(p: Problem, after: FloatArray, asked: float) -> dict[str, Any] | None:
     """Return what keeps the budgets from adding up to the total, and how many plans it takes at least; None when they do.
 

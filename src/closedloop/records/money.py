@@ -47,7 +47,7 @@ class Money:
             InputError: The amount is no finite number.
         """
         try:
-            exact = Decimal(repr(amount) if isinstance(amount, float) else amount)
+            exact = Decimal(repr(float(amount)) if isinstance(amount, float) else amount)
             if not exact.is_finite():
                 raise InputError("an amount must be finite", "amount", str(amount))
             return cls(int((exact * MICROS).to_integral_value()), currency)

@@ -36,7 +36,7 @@ _EDGE = 1e-6  # beta stays this far from 0 and 1
 class ResponsePrior:
     """Normal prior of ``theta`` for each shape.
 
-    The default for the power law has a median exponent of 0.65 and 90 % of its mass in [0.33, 0.87]: returns diminish, by an unknown
+    The default for the power law has a median exponent of 0.68 and 90 % of its mass in [0.29, 0.92]: returns diminish, by an unknown
     amount. ``log h/s0`` of the saturating shapes is centred where they have the same elasticity at ``s0``.
 
     Args:
@@ -46,13 +46,13 @@ class ResponsePrior:
             arm's own. It is what makes differences *between* arms less uncertain than each arm's curve.
 
     >>> round(float(expit(ResponsePrior().power[0])), 2)
-    0.65
+    0.68
     """
 
-    power: tuple[float, float] = (0.62, 0.8)
-    log: tuple[float, float] = (-0.42, 1.2)
-    hill: tuple[float, float] = (0.62, 0.8)
-    shared: float = 0.75
+    power: tuple[float, float] = (0.75, 1.0)
+    log: tuple[float, float] = (-0.26, 1.3)
+    hill: tuple[float, float] = (0.75, 1.0)
+    shared: float = 0.5
 
     def __attrs_post_init__(self) -> None:
         for name in SHAPES:

@@ -21,12 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from closedloop.stats.response import HILL, LOG, POWER, Response, ResponsePrior, beta_of
+from closedloop.stats.response_spread import Spread
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 _STEPS = 40
+_EARLY = 14  # days in which budgets are taken as set by people
 _ROUNDS = 60  # of alternating between curves, weekdays and dispersion
 
 
@@ -106,49 +108,40 @@ def fit_response(
     n = len(at)
     keep = (data.spend > 0.0) & (data.maturity > 0.0) & (data.count >= 0.0)
     arm, day = data.arm[keep], data.day[keep]
-    x = data.spend[keep] / at[arm]
     age = np.maximum(today - day, 0)
     weight = np.ones(len(arm)) if half_life is None else 0.5 ** (age / half_life)
+    usual = _usual(arm, day, data.spend[keep], at)
+    x = data.spend[keep] / usual[arm]
     count, base = data.count[keep] * weight, data.maturity[keep] * weight
     weekday = day % 7
     location, scale = prior.of(shape)
-    own2, common2 = scale**2 * (1.0 - prior.shared), scale**2 * prior.shared
-    own2 = max(own2, 1e-9 * scale**2)
+    spread = Spread.of(prior, shape)
     total = _sum(arm, count, n)
-    dow, phi, theta, centre, centre2 = np.ones(7), np.ones(n), np.full(n, location), location, common2
-    information = np.zeros(n)
+    dow, phi, theta = np.ones(7), np.ones(n), np.full(n, location)
+    score, information = np.zeros(n), np.zeros(n)
     for _ in range(_ROUNDS):
+        centre, own2 = spread.centre, spread.own2
         exposure = base * dow[weekday]
         temper = observed_weight / phi
         before, dow_before = theta.copy(), dow
         theta, score, information = _modes(shape, x, arm, count, exposure, total, theta, centre, own2, temper)
-        # The Normal hierarchy: each arm's likelihood is Normal around its own peak, the arms' common centre is updated from all.
-        has = information > 0.0
-        peak = np.where(has, theta + score / np.where(has, information, 1.0), 0.0)
-        precision = np.where(has, 1.0 / (own2 + 1.0 / np.where(has, information, 1.0)), 0.0)
-        whole = 1.0 / common2 + precision.sum() if common2 > 0.0 else np.inf
-        centre = (location / common2 + float((precision * peak).sum())) / whole if common2 > 0.0 else location
-        centre2 = 1.0 / whole
+        spread = spread.given(theta, score, information)
         mean = _expected(shape, x, arm, exposure, total, theta)
         dow = _weekdays(weekday, count, mean, dow)
         phi = _dispersion(arm, day, data.count[keep], mean / weight, n)
         if max(float(np.abs(theta - before).max(initial=0.0)), float(np.abs(dow - dow_before).max())) < 1e-5:
             break
-    own_post = 1.0 / (1.0 / own2 + information)
-    pull = own_post / own2
-    place = np.where(information > 0.0, pull * centre + (1.0 - pull) * (theta + score / np.maximum(information, 1e-300)), centre)
-    common = pull * np.sqrt(centre2)
-    variance = own_post + common**2
+    place, variance, common = spread.posterior(theta, score, information)
     response = Response(
         shape=np.full(n, shape, dtype=np.int64),
-        location=place,
+        location=place if shape == POWER else place + np.log(usual / at),
         scale=np.sqrt(variance),
         common=common,
         at=at,
         prior_share=np.minimum(variance / scale**2, 1.0),
     )
     log_likelihood = _log_likelihood(shape, x, arm, count, base * dow[weekday], total, theta, n)
-    penalty = 0.5 * (theta - centre) ** 2 / own2 + 0.5 * np.log1p(own2 * information)
+    penalty = 0.5 * (theta - spread.centre) ** 2 / spread.own2 + 0.5 * np.log1p(spread.own2 * information)
     return Fit(response=response, log_likelihood=log_likelihood, penalty=penalty, dispersion=phi, day_of_week=dow)
 
 
@@ -175,6 +168,20 @@ def choose_response(
     scores = {s: float((observed_weight * f.log_likelihood / phi - f.penalty).sum()) for s, f in fits.items()}
     best = max(scores, key=lambda s: scores[s])
     return fits[best] if scores[best] > scores[default] + lead else fits[default]
+
+
+def _usual(arm: IntArray, day: IntArray, spend: FloatArray, at: FloatArray) -> FloatArray:
+    """Return the spend that an arm's prior speaks of: the geometric mean of its first two weeks, its reference spend without days.
+
+    It is not the reference spend itself: where a loop has moved a budget tenfold, today's spend says nothing of how saturated the arm is.
+    """
+    n = len(at)
+    first = np.full(n, np.iinfo(np.int64).max)
+    np.minimum.at(first, arm, day)
+    early = day - first[arm] < _EARLY
+    days = np.bincount(arm[early], minlength=n)
+    mean = _sum(arm[early], np.log(spend[early]), n) / np.maximum(days, 1)
+    return np.asarray(np.where(days > 0, np.exp(mean), at))
 
 
 def _sum(arm: IntArray, values: FloatArray, n: int) -> FloatArray:
