@@ -19,7 +19,7 @@ import attrs
 import numpy as np
 from policies import PEERS
 
-from closedloop import AttributionWindow, ClosedLoop, Constraints, LiftResult
+from closedloop import AttributionWindow, BayesClassifier, ClosedLoop, Constraints, HoldoutPolicy
 from closedloop.simulation import (
     SCENARIOS,
     Break,
@@ -35,6 +35,7 @@ from closedloop.simulation import (
 )
 
 WARM_UP = 14
+WINDOW = AttributionWindow(click="7d", view="1d")
 
 
 def untouched() -> Scenario:
@@ -82,19 +83,15 @@ def one_loop(name: str, variant: str, days: int, seed: int) -> dict[str, object]
     total = simulator.market.scenario.total
     limits = Thresholds(minimum_volume=0.0) if variant.startswith("evidence gate") else Thresholds()
     loop = ClosedLoop(
-        window=AttributionWindow(click="7d", view="1d"), platforms=simulator.platforms, constraints=constraints(total, variant), seed=seed,
-        mode="shadow", thresholds=limits,
+        window=WINDOW, platforms=simulator.platforms, constraints=constraints(total, variant), seed=seed,
+        mode="shadow", thresholds=limits, holdouts=HoldoutPolicy(in_shadow=True) if "holdouts" in variant else None,
+        classifier=BayesClassifier(WINDOW, seed=seed, incrementality={} if "credit" in variant else None),
     )  # fmt: skip
     runs, inside, widths, held = [], [], [], 0
-    tests = Holdouts(simulator, loop)
     for day in range(days):
         if day == WARM_UP:
             loop.mode = "auto"
-        if variant.endswith("holdouts"):
-            tests.before(day)
         run = simulator.run(loop, 1).days[0]
-        if variant.endswith("holdouts"):
-            tests.after(day, run.report)
         runs.append(attrs.evolve(run, report=None))  # a report holds the day's events
         held += run.advice != "run"
         if day >= WARM_UP and day % 7 == 6:
@@ -105,60 +102,6 @@ def one_loop(name: str, variant: str, days: int, seed: int) -> dict[str, object]
         "caused": [d.caused for d in runs], "spend": [d.spend for d in runs], "covered": inside, "width": widths, "held": held,
         "seconds": sum(run.report.timings.values()),
     }  # fmt: skip
-
-
-class Holdouts:
-    """Rolling holdouts: from day 3 on, a fifth of the users is held out of one campaign after the other, 8 days each, largest spend first.
-
-    What the held-out users convert all the same is told to the loop as a lift test; what they would have converted is lost, and counted.
-    """
-
-    SHARE, DAYS, FIRST = 0.2, 8, 3
-
-    def __init__(self, simulator: Simulator, loop: ClosedLoop) -> None:
-        self.simulator, self.loop = simulator, loop
-        self.tested: set[str] = set()
-        self.arms: list[tuple[str, ...]] = []
-        self.begun, self.counts, self.credit = -1, np.zeros(2), 0.0
-
-    def before(self, day: int) -> None:
-        """Begin a test where none runs."""
-        if self.arms or day < self.FIRST:
-            return
-        spend: dict[str, float] = {}
-        budgets = self.simulator.budgets_at(self.simulator.market.day_start(day))
-        for arm, budget in budgets.items():
-            spend[arm[1]] = spend.get(arm[1], 0.0) + budget
-        left = sorted((b, c) for c, b in spend.items() if c not in self.tested)
-        if left:
-            campaign = left[-1][1]
-            self.tested.add(campaign)
-            self.arms = [arm for arm in budgets if arm[1] == campaign]
-            self.begun, self.counts, self.credit = day, np.zeros(2), -1.0
-            self.simulator.holdouts = dict.fromkeys(self.arms, self.SHARE)
-
-    def after(self, day: int, report: object) -> None:
-        """Count the day, and tell the loop when the test is over."""
-        if not self.arms:
-            return
-        outcomes, campaign = report.outcomes, self.arms[0][1]
-        mine = np.array([arm[1] == campaign for arm in outcomes.arms])
-        credit = float(outcomes.credits.estimate[mine].sum())
-        if day == self.begun:
-            self.credit = credit  # conversions of the first day are counted from the second on
-            return
-        self.counts += np.sum([self.simulator.market.holdout_counts(arm) for arm in self.arms], axis=0)
-        if day - self.begun < self.DAYS:
-            return
-        treated, control = self.counts
-        if credit > self.credit:
-            test = LiftResult(
-                where={"campaign": campaign}, attributed=credit - self.credit, treated=treated, control=control,
-                treated_users=1e6 * (1 - self.SHARE), control_users=1e6 * self.SHARE,
-            )  # fmt: skip
-            now = self.simulator.market.day_start(day + 1) + timedelta(hours=23)
-            self.loop.add_lift_test(test, by="benchmark", now=now)
-        self.arms, self.simulator.holdouts = [], {}
 
 
 def coverage(simulator: Simulator, week: list, signals: object, seed: int) -> tuple[list[bool], list[float]]:

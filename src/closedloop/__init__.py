@@ -53,11 +53,12 @@ from closedloop.interfaces import (
     WeighsRequests,
 )
 from closedloop.ledger import MemoryLedger, PostgresLedger, SqliteLedger
-from closedloop.loop import ClosedLoop, CycleReport, HoldoutPlan, Replay, Switchback, VerifiedGain, plan_holdout, replay
+from closedloop.loop import ClosedLoop, CycleReport, HoldoutPlan, HoldoutPolicy, Replay, Switchback, VerifiedGain, plan_holdout, replay
 from closedloop.platforms.simulated import SimulatedPlatform
 from closedloop.records.action import AttemptResult, Change, Entry, Receipt, Receipts, Recorded, TargetState
 from closedloop.records.arms import Arm, Arms
 from closedloop.records.batch import EventBatch
+from closedloop.records.causes import CausalEvidence, TypePrior
 from closedloop.records.decision import Constraints, Decision, GroupLimit, Hold, Plan, Target
 from closedloop.records.feedback import Finding, HealthReport
 from closedloop.records.holdout import HoldoutCounts
@@ -82,6 +83,7 @@ __all__ = [
     "AuthenticationError",
     "BayesClassifier",
     "BudgetDecider",
+    "CausalEvidence",
     "Change",
     "Classifier",
     "ClosedLoop",
@@ -104,6 +106,7 @@ __all__ = [
     "Hold",
     "HoldoutCounts",
     "HoldoutPlan",
+    "HoldoutPolicy",
     "Incrementality",
     "InfeasibleError",
     "Ingested",
@@ -158,6 +161,7 @@ __all__ = [
     "Target",
     "TargetState",
     "Thresholds",
+    "TypePrior",
     "UnknownPlatformError",
     "VerifiedGain",
     "WeighsRequests",

@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping
 import attrs
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
+from closedloop.classify.caused import Caused
 from closedloop.classify.evidence import Evidence
 from closedloop.classify.ranking import rank_arms
 from closedloop.classify.rates import Rates, moments, quantile, take
 from closedloop.records.interval import FloatArray, IntervalKind, Intervals
 from closedloop.records.outcomes import Outcomes
-from closedloop.records.signal import Signals
+from closedloop.records.signal import Signals, correlated
 from closedloop.stats.gamma_poisson import gamma_quantile_start
 from closedloop.stats.value import ValuePosterior, fit_value
 
@@ -34,6 +36,7 @@ class _Returns:
     rates: Mapping[str, Rates]
     value: ValuePosterior | None
     seed: int
+    shared: FloatArray | None = None
 
     def mean_and_variance(self) -> tuple[FloatArray, FloatArray]:
         n = len(self.evidence.arms)
@@ -57,6 +60,8 @@ class _Returns:
         total = np.zeros((size, len(at)))
         for name, e in self.evidence.kinds.items():
             total += take(self.rates[name].mixture, at).draws(rng, size) * e.cost_exposure[at]
+        if self.shared is not None:
+            total = correlated(total, self.shared[at], rng)
         if with_value and self.value is not None:
             total *= self.value.draws(rng, size, at)
         return total
@@ -93,6 +98,7 @@ def assemble(
     now_us: int,
     classifier: str,
     kind: IntervalKind = "credible",
+    caused: Caused | None = None,
 ) -> Signals:
     """Return the signals of arms whose rates are known.
 
@@ -105,6 +111,7 @@ def assemble(
         now_us: Microseconds UTC.
         classifier: Name for the title.
         kind: What the intervals of rates claim, where no tags are missing.
+        caused: Where the rates are of caused conversions: what arms share, and the caused share of credit.
     """
     n = len(evidence.arms)
     tail = (1.0 - level) / 2.0
@@ -115,7 +122,7 @@ def assemble(
     low, estimate, high = _main_rate(evidence, rates, level)
 
     value = fit_value(evidence.value, evidence.value_squared, evidence.value_count) if _has_value(evidence) else None
-    returns = _Returns(evidence=evidence, rates=rates, value=value, seed=seed)
+    returns = _Returns(evidence=evidence, rates=rates, value=value, seed=seed, shared=None if caused is None else caused.shared)
     mean, variance = returns.mean_and_variance()
     exposure = _total(n, [e.cost_exposure for e in kinds.values()])
     known = (mean > 0) & (variance > 0) & (exposure > 0) & np.isfinite(variance)
@@ -136,6 +143,8 @@ def assemble(
         conversions = returns.quantiles(levels, known & spending, with_value=False)
         with np.errstate(divide="ignore"):
             costs[:, at] = evidence.spend_weighted[at] / conversions[::-1, at]
+    if caused is not None and len(at):
+        costs[:, at] = _with_price(costs[:, at], caused.price_spread[at], level)
     roas = None
     if value is not None and by_spend:
         worth = np.stack([np.zeros(n), np.zeros(n), np.full(n, np.inf)])
@@ -175,7 +184,23 @@ def assemble(
         rank_interval=Intervals(
             low=ranking.rank_low[back], estimate=ranking.rank[back], high=ranking.rank_high[back], level=level, kind="credible"
         ),
+        shared=None if caused is None else caused.shared[back],
+        caused_share=None if caused is None else caused.share.take(back),
+        caused_by=() if caused is None else tuple(caused.source[int(i)] for i in back),
     )
+
+
+def _with_price(costs: FloatArray, spread: FloatArray, level: float) -> FloatArray:
+    """Return costs (low, estimate, high; shape (3, M)) whose ends allow for a price known up to ``spread`` (of its log).
+
+    On the log scale the two uncertainties add as variances do, on each side on its own.
+    """
+    reach = special.ndtri(0.5 + level / 2.0) * spread
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log = np.log(costs)
+        low, high = np.hypot(log[1] - log[0], reach), np.hypot(log[2] - log[1], reach)
+        out = np.stack([np.exp(log[1] - low), costs[1], np.exp(log[1] + high)])
+    return np.where(np.isfinite(costs[1]), out, costs)
 
 
 def _has_value(evidence: Evidence) -> bool:

@@ -11,17 +11,18 @@ from datetime import datetime, timedelta
 import attrs
 
 from closedloop.classify.assemble import assemble
-from closedloop.classify.caused import SLICES, Incrementality, factors
+from closedloop.classify.caused import SLICES, Incrementality, caused_rates, factors
 from closedloop.classify.evidence import gather, now_microseconds
 from closedloop.classify.rates import fit_rates
 from closedloop.errors import ConfigurationError, WindowMismatchError
+from closedloop.records.causes import CausalEvidence
 from closedloop.records.moments import parse_duration, to_us
 from closedloop.records.outcomes import Outcomes
 from closedloop.records.signal import Signals
 from closedloop.records.window import AttributionWindow
 
 _YEAR = 365.25
-_COST_HALF_LIFE = 28.0  # days; what a click costs is averaged over recent weeks even where rates forget nothing
+_COST_HALF_LIFE = 3.0  # days; what a click costs follows the budget, which moves: it is that of the recent days
 
 
 def _half_life(value: str | timedelta | None) -> timedelta | None:
@@ -51,8 +52,9 @@ class BayesClassifier:
         breaks_per_year: Typical breaks of an arm's rate per year, for the default; 0 forgets nothing.
         groups: Tag columns whose combinations pool their arms; those that the arms lack are left out.
         seed: Seed of the draws behind P(best), the expected loss and sums over kinds of touch.
-        incrementality: Caused over attributed conversions by arm, each an `Interval` (or what incrementality tests return, with ``arms``
-            and ``share``): rates, costs and ranks are then of caused conversions. None ranks by attributed ones.
+        incrementality: What turns credit into cause; rates, costs and ranks are then of caused conversions. `CausalEvidence` (lift tests
+            and stated priors) takes a background per click out of the credit. Caused over attributed conversions by arm, each an
+            `Interval` (or an object with ``arms`` and ``share``), multiply it. None ranks by attributed conversions, and `explain` says so.
 
     Raises:
         ConfigurationError: An argument is not valid.
@@ -100,7 +102,16 @@ class BayesClassifier:
             for name, e in evidence.kinds.items()
         }
         title = f"BayesClassifier(level={self.level:g})"
-        if self.incrementality is not None:
+        caused = None
+        if isinstance(self.incrementality, CausalEvidence):
+            caused = caused_rates(
+                outcomes, evidence, rates, group, self.incrementality, hazard=hazard, cost_half_life_days=days or _COST_HALF_LIFE,
+                level=self.level, seed=self.seed,
+            )  # fmt: skip
+            evidence, rates = caused.evidence, caused.rates
+            tests = len(self.incrementality.tests)
+            title = f"BayesClassifier(level={self.level:g}, caused: {tests} tests, priors elsewhere)"
+        elif self.incrementality is not None:
             mean, variance = factors(evidence, self.incrementality)
             rates = {name: r.scaled(mean, variance, SLICES) for name, r in rates.items()}
             title = f"BayesClassifier(level={self.level:g}, caused)"
@@ -112,4 +123,5 @@ class BayesClassifier:
             seed=self.seed,
             now_us=now_microseconds(outcomes, now_us),
             classifier=title,
+            caused=caused,
         )

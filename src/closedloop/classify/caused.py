@@ -1,21 +1,31 @@
-"""From attributed to caused: incrementality factors on the posteriors of rates; STATISTICS section 8.
+"""From attributed to caused: a background per click, or incrementality factors, on the posteriors of rates; STATISTICS section 8.
 
-Law of this file: a factor multiplies the attributed rate with its whole uncertainty; an arm without a factor keeps its attributed rate,
-and the title of the signals says that factors were applied.
+Law of this file: caused is credited less background, with the whole uncertainty of both, of what arms share, and of what tests found; an
+arm that was never tested keeps its prior's width. A factor that the caller gives multiplies instead. The title of the signals says which.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
+import attrs
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
 from closedloop.classify.evidence import Evidence
+from closedloop.classify.rates import Rates, fit_rates, moments
 from closedloop.errors import ConfigurationError
 from closedloop.records.arms import Arm, Arms
+from closedloop.records.causes import CausalEvidence
 from closedloop.records.interval import FloatArray, Interval, Intervals
+from closedloop.records.lift import LiftResult
+from closedloop.records.outcomes import Outcomes
+from closedloop.records.signal import GammaMixture
+from closedloop.stats.background import Measured, split
+from closedloop.stats.gamma_poisson import GroupPriors
 
 
 @runtime_checkable
@@ -33,14 +43,18 @@ class CausedShares(Protocol):
         ...
 
 
-Incrementality = Mapping[Arm, Interval] | CausedShares
+Incrementality = Mapping[Arm, Interval] | CausedShares | CausalEvidence
+_K = 0.5  # concentration of the weak prior under which the credit of an arm is read, before it is taken out again
+_DRAWS = 1500  # joint draws of what arms cause
+_DAILY = 0.15  # default scatter of a day's log price of an exposure
+_APART = 0.5  # relative spread of the backgrounds of arms that one test covers together
 
 
 # Probabilities of the slices of a factor's distribution, finer towards the tails; within each, mean and variance are kept.
 SLICES = np.array([0.02, 0.04, 0.08, 0.16, 0.4, 0.16, 0.08, 0.04, 0.02])
 
 
-def factors(evidence: Evidence, incrementality: Incrementality) -> tuple[FloatArray, FloatArray]:
+def factors(evidence: Evidence, incrementality: Mapping[Arm, Interval] | CausedShares) -> tuple[FloatArray, FloatArray]:
     """Return mean and variance of each arm's factor within slices of its distribution, in canonical order, shape (S, A).
 
     The factor is taken to be Normal with the interval's estimate and width, cut off at zero; an arm without one has 1 and 0.
@@ -83,3 +97,227 @@ def _slices(centre: FloatArray, spread: FloatArray) -> tuple[FloatArray, FloatAr
         np.where(uncertain, np.maximum(centre + safe * first, 1e-9), np.maximum(centre, 1e-9)),
         np.where(uncertain, safe**2 * np.maximum(variance, 0.0), 0.0),
     )
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Caused:
+    """Rates of what arms cause, all kinds of touch together, per exposure of the arm's main kind (A arms, canonical order).
+
+    Args:
+        evidence: The evidence, with the exposure of each arm's main kind only.
+        rates: Posteriors of caused conversions.
+        shared: Correlation of each arm with what arms have in common, shape (A, K).
+        price_spread: Standard deviation of the log of what an exposure costs, shape (A,).
+        share: Caused over credited.
+        source: Per arm: ``test``, or the name of the prior.
+    """
+
+    evidence: Evidence
+    rates: dict[str, Rates]
+    shared: FloatArray
+    price_spread: FloatArray
+    share: Intervals
+    source: tuple[str, ...]
+
+
+def caused_rates(
+    outcomes: Outcomes,
+    evidence: Evidence,
+    rates: Mapping[str, Rates],
+    group: npt.NDArray[np.int32],
+    known: CausalEvidence,
+    *,
+    hazard: float | None,
+    cost_half_life_days: float,
+    level: float,
+    seed: int,
+) -> Caused:
+    """Return the posteriors of what arms cause.
+
+    Args:
+        outcomes: The evidence's source.
+        evidence: As from `gather`.
+        rates: Posteriors of credited rates, for their group's priors.
+        group: Group of each arm in canonical order, shape (A,).
+        known: Tests and priors.
+        hazard: As in `fit_rates`.
+        cost_half_life_days: Half-life of the weights with which exposures and spend were averaged.
+        level: Level of the intervals of the shares.
+        seed: Seed of all draws.
+
+    Raises:
+        ConfigurationError: A test names a tag that the arms do not have.
+    """
+    arms = evidence.arms.take(evidence.canonical)
+    n, kinds = len(arms), evidence.kinds
+    if not n or not kinds:
+        empty = Intervals(low=np.zeros(n), estimate=np.zeros(n), high=np.full(n, np.inf), level=level, kind="credible")
+        return Caused(
+            evidence=evidence, rates=dict(rates), shared=np.zeros((n, 0)), price_spread=np.zeros(n), share=empty, source=("prior",) * n
+        )
+    used = np.stack([e.cost_exposure > 0 for e in kinds.values()])
+    main = np.where(used.any(axis=0), used.argmax(axis=0), len(kinds) - 1)
+    bare: dict[str, Rates] = {}
+    for name, e in kinds.items():
+        fitted = rates[name].priors
+        assert fitted is not None  # only arms that stand alone have none, and those are never turned into causes
+        centre = (fitted.weight * fitted.log_mu).sum(axis=1, keepdims=True)
+        flat = np.ones_like(centre)
+        weak = GroupPriors(k=_K * flat, weight=flat, log_mu=centre, sd_log_mu=0.0 * flat, informed=fitted.informed)
+        bare[name] = fit_rates(outcomes, e, group, len(centre), outcomes.delay.get(name), hazard=hazard, seed=seed, priors=weak)
+    names = list(kinds)
+    mu = np.stack([np.exp(bare[name].priors.log_mu[group, 0]) for name in names])[main, np.arange(n)]  # type: ignore[union-attr]
+    likes = [_summed(names, _of(bare, what), evidence, main) for what in ("mixture", "fewest", "most")]
+    own = likes[0]
+    assert own is not None
+    types = list(known.priors)
+    said = known.types(arms)
+    kind = np.array([types.index(t) for t in said], dtype=np.int64)
+    platform = arms.column("platform").codes.astype(np.int64) if "platform" in arms.columns else np.zeros(n, dtype=np.int64)
+    exposures = np.stack([kinds[name].cost_exposure for name in names])[main, np.arange(n)]
+    measured, covered = _measured(known, arms, exposures, (own.weight * own.shape / own.rate).sum(axis=1))
+    found = split(
+        own.shape, own.rate, own.weight, k=np.full(n, _K), mu=mu, kind=kind, priors=[known.priors[t] for t in types], platform=platform,
+        view=known.unseen, measured=measured, rng=np.random.default_rng([seed, 3]), size=_DRAWS,
+        bounds=[(m.shape, m.rate, m.weight) for m in likes[1:] if m is not None],
+    )  # fmt: skip
+    mixtures = [sliced(causes.caused) for causes in found]
+    bounded = len(found) == 3
+    new, only = {}, {}
+    for i, name in enumerate(names):
+        mine = main == i
+        new[name] = attrs.evolve(
+            rates[name],
+            mixture=mixtures[0],
+            fewest=mixtures[1] if bounded else None,
+            most=mixtures[2] if bounded else None,
+            fixed=None,
+            point=None,
+        )
+        zero = np.where(mine, 1.0, 0.0)
+        only[name] = attrs.evolve(kinds[name], cost_exposure=kinds[name].cost_exposure * zero, per_day=kinds[name].per_day * zero)
+    share = Intervals.of_draws(found[0].caused / found[0].credited, level=level)
+    source = tuple("test" if c else f"prior: {t}" for c, t in zip(covered, said, strict=True))
+    return Caused(
+        evidence=attrs.evolve(evidence, kinds=only),
+        rates=new,
+        shared=found[0].shared,
+        price_spread=price_spread(outcomes, evidence, np.array([e.kind for e in kinds.values()])[main], cost_half_life_days),
+        share=share,
+        source=source,
+    )
+
+
+def _of(rates: Mapping[str, Rates], what: str) -> list[GammaMixture | None]:
+    return [getattr(r, what) for r in rates.values()]
+
+
+def _summed(names: list[str], posteriors: list[GammaMixture | None], evidence: Evidence, main: npt.NDArray[np.intp]) -> GammaMixture | None:
+    """Return credited conversions of all kinds per exposure of the main kind: each component of the main kind with the others' moments."""
+    n = len(main)
+    exposures = np.stack([evidence.kinds[name].cost_exposure for name in names])
+    base = np.maximum(exposures[main, np.arange(n)], 1e-300)
+    width = max((p.shape.shape[1] for p in posteriors if p is not None), default=0)
+    if not width:
+        return None
+    shape, rate, weight = np.ones((n, width)), np.ones((n, width)), np.zeros((n, width))
+    more_mean, more_variance = np.zeros(n), np.zeros(n)
+    for i, posterior in enumerate(posteriors):
+        if posterior is None:
+            return None
+        at = np.flatnonzero(main == i)
+        columns = slice(0, posterior.shape.shape[1])
+        shape[at, columns], rate[at, columns] = posterior.shape[at], posterior.rate[at]
+        weight[at, columns] = posterior.weight[at]
+        other = (main != i) & (exposures[i] > 0)
+        ratio = np.where(other, exposures[i] / base, 0.0)
+        mean, variance = moments(posterior)
+        more_mean += mean * ratio
+        more_variance += variance * ratio**2
+    mean = shape / rate + more_mean[:, None]
+    variance = shape / rate**2 + more_variance[:, None]
+    return GammaMixture(shape=mean**2 / variance, rate=mean / variance, weight=weight)
+
+
+def _measured(known: CausalEvidence, arms: Arms, exposures: FloatArray, credited: FloatArray) -> tuple[Measured, npt.NDArray[np.bool_]]:
+    """Return what tests counted, arm by arm, and which arms they covered; a test of several arms is shared by exposure.
+
+    Args:
+        known: The tests.
+        arms: The arms.
+        exposures: Of the main kind, shape (A,).
+        credited: Credited conversions per exposure, shape (A,).
+    """
+    rows: list[tuple[float, ...]] = []
+    covered = np.zeros(len(arms), dtype=np.bool_)
+    for test in known.tests:
+        at = np.flatnonzero(test.covers(arms) & (exposures > 0))
+        if not len(at):
+            continue
+        covered[at] = True
+        part = exposures[at] / exposures[at].sum()
+        total = test.exposures if test.exposures is not None else test.attributed / float((part * credited[at]).sum())
+        moved = float(np.hypot(known.moved, _APART if len(at) > 1 else 0.0))
+        rows += [(float(a), float(p) * total, *_counted(test, float(p)), moved) for a, p in zip(at, part, strict=True)]
+    if not rows:
+        return Measured.nothing(), covered
+    columns = np.array(rows).T
+    fields = ("exposures", "control", "odds", "beyond", "effect", "error", "moved")
+    return Measured(arm=columns[0].astype(np.int64), late=known.late, **dict(zip(fields, columns[1:], strict=True))), covered
+
+
+def _counted(test: LiftResult, part: float) -> tuple[float, float, float, float, float]:
+    """Return an arm's part of control, odds, conversions beyond the credit, effect and its error."""
+    if test.treated is None or test.control is None or test.treated_users is None or test.control_users is None:
+        effect, error = test.caused()
+        return 0.0, 1.0, 0.0, effect * part, error * part**0.5
+    odds = test.treated_users / test.control_users
+    return test.control * part, odds, (test.treated - test.attributed) * part, np.nan, np.nan
+
+
+def price_spread(outcomes: Outcomes, evidence: Evidence, kind: npt.NDArray[np.intp], half_life_days: float) -> FloatArray:
+    """Return how far the recent price of an exposure may be from the typical one: the standard deviation of its log, shape (A,).
+
+    From one day to the next prices scatter by what they do in arms with many exposures, and by the chance of few exposures.
+
+    Args:
+        outcomes: Cohorts and spend.
+        evidence: The arms.
+        kind: Main kind of touch of each arm, canonical order, shape (A,).
+        half_life_days: Of the weights of the average.
+    """
+    n = len(kind)
+    c, s = outcomes.cohorts, outcomes.spend
+    place = np.full(len(outcomes.arms), -1, dtype=np.int64)
+    complete = np.flatnonzero(outcomes.arms.complete)
+    place[complete[evidence.canonical]] = np.arange(n)
+    unit = place[c.arm]
+    used = (unit >= 0) & (c.exposures > 0)
+    used[used] = c.kind[used] == kind[unit[used]]
+    key, spend_key = (a.arm[m].astype(np.int64) * (1 << 32) + a.day[m] for a, m in ((c, used), (s, slice(None))))
+    at = np.minimum(np.searchsorted(spend_key, key), max(len(spend_key) - 1, 0))
+    if not len(spend_key) or not len(key):
+        return np.zeros(n)
+    spent = np.where(spend_key[at] == key, s.spend[at], 0.0)
+    arm, day, exposures = unit[used], c.day[used].astype(np.float64), c.exposures[used]
+    whole = (spent > 0.0) & (day < evidence.watermark_day[arm])  # a day that is not over has spent for what comes later
+    arm, day, exposures, spent = arm[whole], day[whole], exposures[whole], spent[whole]
+    log, chance = np.log(exposures / spent), 1.0 / exposures
+    follows = (arm[1:] == arm[:-1]) & (day[1:] == day[:-1] + 1) & (exposures[1:] >= 20) & (exposures[:-1] >= 20)
+    steps = 0.5 * (np.diff(log) ** 2 - chance[1:] - chance[:-1])[follows]
+    daily = (max(float(steps.sum()), 0.0) + 10 * _DAILY**2) / (len(steps) + 10)  # ten days' worth of the default
+    weight = np.exp2(-(evidence.watermark_day[arm] - day) / half_life_days)
+    bought = np.bincount(arm, weight * exposures, n)
+    squared = np.bincount(arm, weight**2 * (exposures**2 * daily + exposures), n)
+    return np.sqrt(np.divide(squared, bought**2, out=np.zeros(n), where=bought > 0))
+
+
+def sliced(draws: FloatArray) -> GammaMixture:
+    """Return a Gamma mixture with the distribution of the draws of each arm, shape (D, A): slices with their own mean and variance."""
+    ordered = np.sort(draws, axis=0)
+    ends = np.rint(np.append(0.0, np.cumsum(SLICES)) * len(draws)).astype(int)
+    parts = [ordered[a:b] for a, b in pairwise(ends.tolist())]
+    mean = np.maximum(np.stack([p.mean(axis=0) for p in parts], axis=1), 1e-12)
+    variance = np.maximum(np.stack([p.var(axis=0) for p in parts], axis=1), (1e-4 * mean) ** 2)
+    weight = np.broadcast_to(np.diff(ends) / len(draws), mean.shape)
+    return GammaMixture(shape=mean**2 / variance, rate=mean / variance, weight=np.array(weight))

@@ -2,6 +2,7 @@
 
 from closedloop.loop.control import HoldoutPlan, Switchback, VerifiedGain, plan_holdout
 from closedloop.loop.cycle import CycleReport, Mode
+from closedloop.loop.holdouts import Holdout, HoldoutPolicy
 from closedloop.loop.loop import ClosedLoop
 from closedloop.loop.replay import Replay, ReplayedCycle, replay
 from closedloop.loop.report import render
@@ -9,7 +10,9 @@ from closedloop.loop.report import render
 __all__ = [
     "ClosedLoop",
     "CycleReport",
+    "Holdout",
     "HoldoutPlan",
+    "HoldoutPolicy",
     "Mode",
     "Replay",
     "ReplayedCycle",

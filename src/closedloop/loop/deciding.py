@@ -7,14 +7,13 @@ is held is told to the decider, which keeps the rest of the plan in balance; onl
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import attrs
 import numpy as np
 
-from closedloop.attribute import incremental
 from closedloop.decide import default_target
 from closedloop.errors import ConfigurationError, PlatformError
 from closedloop.execute import Reconciliation
@@ -22,12 +21,11 @@ from closedloop.interfaces import Classifier, Decider, ReadsState
 from closedloop.loop.currencies import exchanged, in_own_currency
 from closedloop.loop.holds import explained, hold_all
 from closedloop.records.arms import Arm
+from closedloop.records.causes import CausalEvidence
 from closedloop.records.decision import Plan, Target
 from closedloop.records.feedback import Finding, HealthReport, Severity
 from closedloop.records.interval import Interval
-from closedloop.records.lift import LiftResult
 from closedloop.records.money import Money
-from closedloop.records.outcomes import Outcomes
 from closedloop.records.signal import Signals
 
 Override = Mapping[str, Any]
@@ -115,19 +113,27 @@ def differences(found: Reconciliation) -> list[Finding]:
     ]
 
 
-def informed(classifier: Classifier, outcomes: Outcomes, tests: Sequence[LiftResult]) -> Classifier:
-    """Return the classifier told which share of the credit was caused, as far as lift tests know; without tests, as it is.
+def informed(classifier: Classifier, known: CausalEvidence) -> Classifier:
+    """Return the classifier told what is known of the cause of its credit: lift tests, and stated priors where there are none.
+
+    A classifier that cannot be told stays as it is while there are no tests. What it was given itself stands: its own tests and priors
+    get the loop's tests added, shares of another kind stand until there are tests.
 
     Raises:
         ConfigurationError: There are tests, and this classifier cannot be told.
     """
-    if not tests:
-        return classifier
     kind = type(classifier)
     if not attrs.has(kind) or "incrementality" not in attrs.fields_dict(kind):
+        if not known.tests:
+            return classifier
         mend = "use BayesClassifier, or a frozen attrs class with a field incrementality"
         raise ConfigurationError("this classifier cannot take lift tests", "classifier", kind.__name__, mend)
-    return attrs.evolve(classifier, incrementality=incremental(outcomes, tests))  # type: ignore[misc]
+    own = getattr(classifier, "incrementality", None)
+    if isinstance(own, CausalEvidence):
+        known = attrs.evolve(own, tests=(*own.tests, *known.tests))
+    elif own is not None and not known.tests:
+        return classifier
+    return attrs.evolve(classifier, incrementality=known)  # type: ignore[misc]
 
 
 def campaign_holds(signals: Signals, health: HealthReport) -> dict[Arm, tuple[str, str]]:

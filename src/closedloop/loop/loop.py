@@ -31,10 +31,12 @@ from closedloop.loop.checks import over_credit, refuse_nonsense
 from closedloop.loop.cycle import CycleReport, Mode
 from closedloop.loop.deciding import campaign_holds, check_platforms, decide, differences, informed, read_budgets, reason_to_hold
 from closedloop.loop.evidence import pack
+from closedloop.loop.holdouts import Holdout, HoldoutPolicy, Holdouts
 from closedloop.loop.recording import approval_entry, cycle_entry, identity_entry, lift_entry, mode_entry, plan_entry, revert_entry
 from closedloop.loop.replay import EVIDENCE
 from closedloop.records.action import Receipts
 from closedloop.records.arms import Arm
+from closedloop.records.causes import CausalEvidence
 from closedloop.records.decision import Constraints, Plan, Target
 from closedloop.records.feedback import Finding, HealthReport
 from closedloop.records.lift import LiftResult
@@ -65,6 +67,9 @@ class ClosedLoop:
         horizon: Days a plan is meant for.
         thresholds: Limits of the health checks.
         conversion_type: The optimised conversion type, None for all.
+        causes: What is assumed of the share of credit that was caused: types of audience, priors, tests made before. The loop ranks and
+            moves by caused conversions, with priors alone where nothing was tested.
+        holdouts: How the loop tests by itself whether credit was caused, on platforms that can hold users out; None tests nothing.
         currency: The one currency to think in; None takes the one the rows have.
         rates: Units of ``currency`` for one unit of another, ``{"USD": 0.9}``, or by day, ``{"USD": {"2026-01-01": 0.9}}``: rows are
             converted, and budgets are read and sent in each account's own currency. An ingestor of your own needs its own table.
@@ -103,6 +108,8 @@ class ClosedLoop:
         conversion_type: str | None = None,
         currency: str | None = None,
         rates: Mapping[str, Rate] | None = None,
+        causes: CausalEvidence | None = None,
+        holdouts: HoldoutPolicy | None = None,
         ingestor: Ingestor | None = None,
         attribution: AttributionFeedback | None = None,
         classifier: Classifier | None = None,
@@ -120,6 +127,7 @@ class ClosedLoop:
         self.seed = seed
         self.horizon = horizon
         self.platforms = dict(platforms or {})
+        self._assumed = causes or CausalEvidence()
         self.targets = dict(targets) if targets is not None else None
         check_rates(rates or {}, currency)
         self.rates = dict(rates or {})
@@ -139,6 +147,7 @@ class ClosedLoop:
         else:
             self.ledger, self._owns_ledger = ledger, False
         self.executor = executor or OutboxExecutor(self.ledger, self.platforms)
+        self._holdouts = None if holdouts is None else Holdouts(holdouts, self.ledger, self.platforms, self.targets)
         self._mine = {"name": name, "window": encode(window), "arm": list(tags.arm)}
         self._check_identity()
 
@@ -224,7 +233,7 @@ class ClosedLoop:
             outcomes = out[0]
             refuse_nonsense(outcomes, self.window, type(self.attribution).__name__)
         with self._room("classify", timings) as out:
-            out.append(informed(self.classifier, outcomes, self.lift_tests()).classify(outcomes, now=now))
+            out.append(informed(self.classifier, self.causes()).classify(outcomes, now=now))
             signals: Signals = out[0]
         with self._room("health", timings) as out:
             if not self._checked:
@@ -246,6 +255,13 @@ class ClosedLoop:
                 self._let_send()
                 out.append(self.executor.execute(plan, now=now))
                 receipts = out[0]
+
+        if self._holdouts is not None:
+            with self._room("holdouts", timings) as out:
+                tests = len(self.lift_tests())
+                begin = self.paused is None and health.advice == "run" and self._may_test()
+                self._holdouts.step(cycle, outcomes, signals, tests, begin=begin, seed=self.seed, now=now)
+                out.append(self.holdouts())
 
         versions = {name: dict(platform.versions) for name, platform in self.platforms.items() if hasattr(platform, "versions")}
         entries = [identity_entry(self._mine, now)] if cycle == 1 else []
@@ -404,6 +420,17 @@ class ClosedLoop:
     def lift_tests(self) -> Sequence[LiftResult]:
         """Return the lift tests that the ledger holds, oldest first."""
         return [decode(r.entry.body["test"]) for r in self.ledger.entries(kind="lift")]
+
+    def _may_test(self) -> bool:
+        return self.mode == "auto" or (self.mode == "shadow" and self._holdouts is not None and self._holdouts.policy.in_shadow)
+
+    def holdouts(self) -> Sequence[Holdout]:
+        """Return the holdouts that the loop asked for, oldest first, with what each was expected to cost."""
+        return [] if self._holdouts is None else self._holdouts.all()
+
+    def causes(self) -> CausalEvidence:
+        """Return what is known and assumed of the cause of credit: the priors, and every test that the ledger holds."""
+        return attrs.evolve(self._assumed, tests=(*self._assumed.tests, *self.lift_tests()))
 
     def tick(self, now: datetime) -> datetime | None:
         """Let the executor do what is due; return when to call again, None when nothing is open.

@@ -79,3 +79,9 @@ def approval_entry(plan_id: str, by: str, now: datetime) -> Entry:
 def lift_entry(number: int, test: LiftResult, by: str, now: datetime) -> Entry:
     """Return the entry of the ``number``-th lift test that the loop was told of."""
     return Entry(kind="lift", subject=f"test {number}", at=now, body={"test": encode(test), "by": by}, key=f"lift:{number}")
+
+
+def holdout_entry(holdout_id: str, state: str, body: Mapping[str, Any], now: datetime) -> Entry:
+    """Return the entry of a holdout in a state; open until it is over."""
+    is_open = state in ("asked", "running")
+    return Entry(kind="holdout", subject=holdout_id, at=now, body=body, key=f"{holdout_id}:{state}", is_open=is_open)

@@ -111,7 +111,8 @@ def replay(
         if corrected is not None:
             outcomes = corrected(cycle, signals.outcomes)
             tests = [decode(r.entry.body["test"]) for r in loop.ledger.entries(kind="lift") if r.entry.at < recorded.made_at]
-            signals = informed(loop.classifier, outcomes, tests).classify(outcomes, now=recorded.made_at)
+            known = attrs.evolve(loop.causes(), tests=tests)
+            signals = informed(loop.classifier, known).classify(outcomes, now=recorded.made_at)
         added = {name: recorded.provenance[name] for name in ("cycle", "seed", "mode", "override")}
         plan = decide(loop.decider, signals, budgets, horizon=recorded.horizon_days, now=recorded.made_at, cycle=cycle, added=added)
         done.append(ReplayedCycle(cycle=cycle, recorded=recorded, replayed=plan))

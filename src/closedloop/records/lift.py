@@ -24,6 +24,8 @@ class LiftResult:
         treated, control: Conversions in each group, credited or not.
         treated_users, control_users: Sizes of the groups.
         estimate, standard_error: Caused conversions among the treated, where counts are not given.
+        exposures: Clicks of the treated on those arms during the test (views of arms without clicks), each counted with the share of its
+            conversions seen by the end of it. Where it is not known it follows from ``attributed`` and the arms' credited rate.
     """
 
     where: Mapping[str, str] = attrs.field(factory=dict)
@@ -34,11 +36,13 @@ class LiftResult:
     control_users: float | None = None
     estimate: float | None = None
     standard_error: float | None = None
+    exposures: float | None = None
 
     def __attrs_post_init__(self) -> None:
         counts = (self.treated, self.control, self.treated_users, self.control_users)
         given = [x for x in (*counts, self.estimate, self.standard_error, self.attributed) if x is not None]
-        if not np.isfinite(given).all() or self.attributed <= 0 or any(x is not None and x < 0 for x in counts):
+        least = 0.0 if self.exposures is None else -1e-300  # nothing credited says something where exposures are known
+        if not np.isfinite(given).all() or self.attributed <= least or any(x is not None and x < 0 for x in counts):
             raise InputError("a lift test needs finite counts from 0 up, and attributed conversions", "attributed", self.attributed)
         if all(x is not None for x in counts) == (self.estimate is not None):
             raise InputError(
@@ -46,6 +50,8 @@ class LiftResult:
             )
         if self.estimate is not None and not (self.standard_error is not None and self.standard_error > 0):
             raise InputError("an estimate needs a standard error above 0", "standard_error", self.standard_error)
+        if self.exposures is not None and not 0 < self.exposures < np.inf:
+            raise InputError("exposures are above zero", "exposures", self.exposures, "leave them out where they are not known")
         if self.control_users is not None and (self.control_users <= 0 or not self.treated_users):
             raise InputError("both groups need users", "control_users", self.control_users)
 

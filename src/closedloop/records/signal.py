@@ -49,6 +49,20 @@ class GammaMixture:
         return np.asarray(rng.standard_gamma(self.shape.ravel()[at]) / self.rate.ravel()[at])
 
 
+def correlated(draws: FloatArray, shared: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Return the same draws of each arm in an order that gives arms their correlation through what they share.
+
+    Args:
+        draws: Independent draws, shape (D, A).
+        shared: Shape (A, K).
+        rng: Source of randomness.
+    """
+    own = np.sqrt(np.maximum(1.0 - (shared**2).sum(axis=1), 0.0))
+    score = rng.standard_normal((len(draws), shared.shape[1])) @ shared.T + own * rng.standard_normal(draws.shape)
+    place = np.argsort(np.argsort(score, axis=0), axis=0)
+    return np.asarray(np.take_along_axis(np.sort(draws, axis=0), place, axis=0))
+
+
 @attrs.frozen(kw_only=True)
 class Signal:
     """One arm's evidence: what was found, how sure, and what drove it. See `Signals` for units."""
@@ -101,6 +115,10 @@ class Signals:
         outcomes: The evidence itself.
         now_us: When it was made, microseconds UTC.
         rank_interval: Rank of each arm (1 is best), None where the classifier gives none.
+        shared: Correlation of each arm with K things that arms have in common, shape (A, K); None where arms are independent.
+        caused_share: Caused over credited conversions of each arm, where rates, costs and ranks are of caused ones; None where credit is
+            taken for cause.
+        caused_by: Per arm, what the share rests on: ``test``, or the name of the prior.
     """
 
     window: AttributionWindow
@@ -126,6 +144,9 @@ class Signals:
     outcomes: Outcomes
     now_us: int
     rank_interval: Intervals | None = None
+    shared: FloatArray | None = None
+    caused_share: Intervals | None = None
+    caused_by: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.arms)
@@ -154,7 +175,7 @@ class Signals:
         total = np.zeros((size, len(self)))
         for kind, posterior in self.posteriors.items():
             total += posterior.draws(rng, size) * self.exposures_per_day[kind]
-        return total
+        return total if self.shared is None else correlated(total, self.shared, rng)
 
     def take(self, index: npt.ArrayLike) -> Signals:
         """Return the signals of some arms, in their order among themselves; P(best) stays that among all arms.
@@ -175,6 +196,9 @@ class Signals:
             cost_per_conversion=self.cost_per_conversion.take(at),
             roas=None if self.roas is None else self.roas.take(at),
             rank_interval=None if self.rank_interval is None else self.rank_interval.take(at),
+            shared=None if self.shared is None else self.shared[at],
+            caused_share=None if self.caused_share is None else self.caused_share.take(at),
+            caused_by=tuple(self.caused_by[int(i)] for i in at) if self.caused_by else (),
             posteriors={k: GammaMixture(shape=p.shape[at], rate=p.rate[at], weight=p.weight[at]) for k, p in self.posteriors.items()},
             exposures_per_day={k: v[at] for k, v in self.exposures_per_day.items()},
             **numbers,
@@ -220,7 +244,12 @@ class Signals:
         if self.rank_interval is not None:
             r = self.rank_interval[i]
             lines[0] = f"{self.arms.label(i)}: rank {s.rank} of {len(self)} ({level} sure of {r.low:.0f} to {r.high:.0f})."
-        lines.append(f"Conversions per exposure: {s.rate} ({level} {self.rate.kind} interval).")
+        counted = "Conversions" if self.caused_share is None else "Caused conversions"
+        lines.append(f"{counted} per exposure: {s.rate} ({level} {self.rate.kind} interval).")
+        if self.caused_share is None:
+            lines.append("Credit is taken for cause: what would have been bought anyway is in these numbers.")
+        else:
+            lines.append(f"Of each conversion credited to it {self.caused_share[i]} were caused ({self.caused_by[i]}).")
         cost = s.cost_per_conversion
         money = self.outcomes.currency or "units"
         if np.isfinite(cost.estimate):
