@@ -158,3 +158,17 @@ def test_words_of_their_own_are_mapped(tmp_path: Path, capsys: pytest.CaptureFix
     assert "google / spring" in capsys.readouterr().out
     assert run(tmp_path, theirs, "--value", "visit=click") == 1
     assert "kind:purchase=conversion" in capsys.readouterr().err
+
+
+def test_a_terminal_is_told_what_is_being_done(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal rows read and rooms entered are said on standard error and cleared at the end; a pipe gets none of it."""
+    assert run(tmp_path, GOOD) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert run(tmp_path, GOOD) == 0
+    said = capsys.readouterr().err
+    steps = [part.strip() for part in said.split("\r") if part.strip()]
+    assert any(step.startswith("read 6 rows") for step in steps)
+    rooms = ["reading", "execute", "ingest", "attribute", "classify", "health", "decide"]
+    assert [step.split(" ...")[0] for step in steps if " ..." in step] == rooms
+    assert said.endswith("\r")

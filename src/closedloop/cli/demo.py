@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from closedloop.cli.progress import say
 from closedloop.decide import default_target
 from closedloop.display import number, text_table
 from closedloop.errors import ConfigurationError
@@ -35,11 +35,6 @@ _SETTLE_HOURS = (1, 3, 6)
 def _budget_of(platforms: Mapping[str, SimulatedPlatform], arm: Arm, at: datetime) -> float:
     target = default_target(TAG_COLUMNS, arm)
     return platforms[target.platform].budget_at(target.resource, at).units
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{text:<78}", end="", file=sys.stderr, flush=True)
 
 
 def _fresh(out: Path) -> None:
@@ -88,8 +83,8 @@ def demo(*, weeks: int, seed: int, out: Path) -> None:
             for hours in _SETTLE_HOURS:
                 loop.tick(closes + timedelta(hours=hours))
             history.append(_line(day, rows, market, in_force))
-            _progress(f"day {day + 1} of {7 * weeks}: {len(report.plan.decisions)} moves, {len(report.plan.holds)} holds")
-        _progress("")
+            say(f"day {day + 1} of {7 * weeks}: {len(report.plan.decisions)} moves, {len(report.plan.holds)} holds")
+        say("")
         last = {arm: _budget_of(platforms, arm, market.day_start(7 * weeks) + _NOON) for arm in market.arms}
         export(days, out / "events.csv")
         _tell(loop, report, market, history, start_budgets, last, out)

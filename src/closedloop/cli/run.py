@@ -8,6 +8,7 @@ from typing import Any
 
 from closedloop.attribute import WindowedAttribution
 from closedloop.classify import BayesClassifier
+from closedloop.cli.progress import Steps
 from closedloop.errors import InputError, MissingColumnError
 from closedloop.ingest import PRESETS, TableIngestor
 from closedloop.ingest.doors import chunks
@@ -87,7 +88,9 @@ def run(options: argparse.Namespace, mapping: dict[str, str], values: dict[str, 
         if not Path(path).is_file():
             raise InputError("no such file", "FILE", path, "check the path")
     ingestor = ingestor_for(options, mapping, values)
-    ingested = ingestor.ingest(list(options.files))
+    steps = Steps()
+    with steps.around("reading"):
+        ingested = ingestor.ingest(list(options.files), progress=steps.rows)
     print(ingested)
     if len(ingested.quarantine):
         print()
@@ -116,6 +119,7 @@ def run(options: argparse.Namespace, mapping: dict[str, str], values: dict[str, 
         ingestor=ingestor,
         attribution=WindowedAttribution(window, tags=tags, conversion_type=options.conversion_type),
         classifier=BayesClassifier(window, level=options.level, seed=options.seed),
+        around=steps.around,
     ) as loop:
         report = loop.run_cycle(ingested, now=now)
         if options.command == "check":

@@ -6,7 +6,7 @@ once, given one version per id, and told apart by their tags; row objects are ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import tzinfo
 from typing import Any
 
@@ -102,12 +102,13 @@ class TableIngestor:
             return self.tags
         return self.preset.tags if self.preset is not None else TagSchema()
 
-    def ingest(self, rows: Any) -> Ingested:
+    def ingest(self, rows: Any, *, progress: Callable[[int], None] | None = None) -> Ingested:
         """Return the accepted events, the quarantined rows and the state of the tags.
 
         Args:
             rows: A pandas or polars frame (lazy too), a pyarrow table, dataset or record-batch reader, a DuckDB relation, an iterable of
                 dictionaries, or the path (or paths, or pattern) of CSV, Parquet or NDJSON files, gzip or zstd too.
+            progress: Called with the number of rows read so far, after each part of a long table.
 
         Raises:
             InputError: The table cannot be read at all; `MissingColumnError` when a needed column is not there. Single bad rows
@@ -120,6 +121,8 @@ class TableIngestor:
         for chunk in chunks(rows, encoding=self.encoding, separator=separator, rows_at_once=CHUNK_ROWS):
             parts.append(self._read(completed(chunk, seen), n_rows))
             n_rows += chunk.n
+            if progress is not None:
+                progress(n_rows)
         if not n_rows:
             return Ingested(batch=EventBatch.empty(), quarantine=Quarantine(), tags=TagReport(), n_rows=0, n_accepted=0, n_duplicates=0)
         return self._joined(parts, n_rows)
