@@ -15,6 +15,7 @@ from closedloop.records.window import AttributionWindow
 TAGS = TagSchema(arm=("platform", "campaign"))
 DAY0, SPAN, LATENESS = 19_000, 24, 2
 WINDOW = AttributionWindow(click="3d", view="1d")
+WHOLE = ("markov", "fractribution", "shapley_rate")
 
 
 def attribution(**more):
@@ -68,23 +69,29 @@ def observable(outcomes):
         "squares": rounded(c.value_squared),
         "spend": [s.arm.tolist(), s.day.tolist(), s.spend.tolist()],
         "delay": {k: [d.observed.tolist(), d.share_seen.tolist()] for k, d in outcomes.delay.items()},
+        "groups": {(k, g): rounded(d.share_seen) for k, by in outcomes.delay_by_group.items() for g, d in by.items()},
         "credits": [rounded(outcomes.credits.low), rounded(outcomes.credits.high)],
         "counts": (outcomes.n_conversions, outcomes.n_uncredited, outcomes.n_too_late),
         "watermark": dict(outcomes.watermark),
     }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_split_order_copies_and_saving_equal_a_rescan(batch_of, data):
     """Any model, any split into batches, any order within the lateness, each batch twice, the state saved in between: as one batch."""
     rows = data.draw(events())
-    model = data.draw(st.sampled_from(["last", "last", "first", "linear", "position", "time_decay", "shapley", "markov"]))
-    whole = attribution(model=model).attribute(batch_of(rows))
+    model = data.draw(st.sampled_from(["last", "first", "linear", "position", "time_decay", "shapley", *WHOLE, *WHOLE]))
+    more = {"order": data.draw(st.integers(1, 3)), "replicates": 20} if model in WHOLE else {}
+    more |= {
+        "keep": data.draw(st.sampled_from(["0d", "6d"])),
+        "delay_groups": data.draw(st.sampled_from([None, (), ("platform", "campaign")])),
+    }
+    whole = attribution(model=model, **more).attribute(batch_of(rows))
     jitter = data.draw(st.lists(st.floats(0, 0.9), min_size=len(rows), max_size=len(rows)))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=6)))
     arrived = arrival_order(rows, jitter)
-    layer, state = attribution(model=model), None
+    layer, state = attribution(model=model, **more), None
     for start, end in zip([0, *cuts], [*cuts, len(rows)], strict=True):
         batch = batch_of(arrived[start:end])
         out = layer.attribute(batch, state=state)

@@ -15,15 +15,19 @@ from datetime import datetime, timedelta
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
 from closedloop.attribute.absorb import absorb
-from closedloop.attribute.chains import channel_codes, removal, steps_of_rows, unit_credits
-from closedloop.attribute.cohorts import Open, closed_before, delay_bins, settle, window_bins
+from closedloop.attribute.chains import channel_codes, unit_credits, whole_journeys
+from closedloop.attribute.cohorts import Open, closed_before, delay_bins, settle
+from closedloop.attribute.curves import curves_of, groups_of
+from closedloop.attribute.event_credit import arm_intervals, channel_credit
+from closedloop.attribute.global_credit import GLOBAL
 from closedloop.attribute.heuristics import Rule
 from closedloop.attribute.intervals import credit_intervals
 from closedloop.attribute.journeys import Credits, join, journeys_of, last_touch, own_credits, rule_credits
 from closedloop.attribute.path_credit import RULES, rule_of
+from closedloop.attribute.pathbook import PathBook
+from closedloop.attribute.rewindow import rewindow
 from closedloop.attribute.rows import CONVERSION
 from closedloop.attribute.state import AttributionState, Terms
 from closedloop.attribute.tables import ONE, Table
@@ -32,15 +36,15 @@ from closedloop.interfaces import State
 from closedloop.records.action import Receipt
 from closedloop.records.arms import IntArray
 from closedloop.records.batch import EventBatch
-from closedloop.records.interval import FloatArray
+from closedloop.records.interval import FloatArray, Intervals
 from closedloop.records.moments import US_PER_DAY, format_duration, parse_duration, to_us
 from closedloop.records.money import MICROS
 from closedloop.records.outcomes import Cohorts, DelayCurve, Outcomes, SpendDays
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import TOUCH_KINDS, AttributionWindow
-from closedloop.stats.delay import PRIOR_STRENGTH, maturity, posterior, prior_shares, reach, reverse_sums, share_seen
+from closedloop.stats.delay import maturity, reach
 
-MODELS = (*RULES, "markov")
+MODELS = (*RULES, *GLOBAL)
 _DAY = timedelta(days=1)
 
 
@@ -51,7 +55,9 @@ def _whole_days(value: str | timedelta, field: str) -> int:
     return days
 
 
-def _model_name(model: str | Rule, direct: Sequence[str], half_life: str | timedelta, ends: tuple[float, float], channel: str) -> str:
+def _model_name(
+    model: str | Rule, direct: Sequence[str], half_life: str | timedelta, ends: tuple[float, float], channel: str, order: int
+) -> str:
     """Return a name that tells models with different options apart."""
     if not isinstance(model, str):
         return f"own:{getattr(model, '__name__', type(model).__name__)}"
@@ -59,7 +65,9 @@ def _model_name(model: str | Rule, direct: Sequence[str], half_life: str | timed
         "last_non_direct": "/".join(sorted(direct)),
         "time_decay": format_duration(parse_duration(half_life, "half_life")),
         "position": f"{ends[0]:g}-{ends[1]:g}",
-        "markov": channel,
+        "markov": channel if order == 1 else f"{channel}, order {order}",
+        "fractribution": channel,
+        "shapley_rate": channel,
     }
     return f"{model}({options[model]})" if model in options else model
 
@@ -81,8 +89,9 @@ class WindowedAttribution:
     Conversions with a user are matched to that user's touches: clicks at most ``window.click`` before, impressions at most
     ``window.view`` before. Conversions that carry ``touch_at`` were credited by their own source and are checked against the window.
     With ``last`` the last click beats any view; every other model shares a conversion among clicks *and* views inside their windows.
-    With ``markov`` the credit of a channel is found from all kept journeys and handed to its touches, evenly over the converting journeys
-    that contain it. Untagged events take part as incomplete arms.
+    Models of whole journeys (``markov``, ``fractribution``, ``shapley_rate``) credit channels from all kept journeys, and hand a channel's
+    credit to its touches, evenly over the converting journeys that contain it; their intervals come from the bootstrap over journeys.
+    Untagged events take part as incomplete arms.
 
     Args:
         window: The attribution window.
@@ -96,7 +105,12 @@ class WindowedAttribution:
         direct: For ``last_non_direct``: values of the arm's first tag that mean direct traffic.
         half_life: For ``time_decay``.
         ends: For ``position``: shares of the first and the last touch.
-        channel: For ``markov`` (order 1): the tag whose values are the states, by default platform, or else the arm's first tag.
+        channel: For models of whole journeys: the tag whose values are the channels, by default platform, or else the arm's first tag.
+        order: For ``markov``: how many of the last channels make a state.
+        replicates: For models of whole journeys: bootstrap replicates, at least 20.
+        delay_groups: Tags of the arm that make groups with a delay curve of their own, shrunk to the pooled one; platform, where it is one,
+            when None.
+        keep: How long events are kept as rows at least, so that `rewindow` can go on with another window or model.
 
     Raises:
         ConfigurationError: An argument is not valid.
@@ -119,6 +133,10 @@ class WindowedAttribution:
         half_life: str | timedelta = "7d",
         ends: tuple[float, float] = (0.4, 0.4),
         channel: str | None = None,
+        order: int = 1,
+        replicates: int = 200,
+        delay_groups: Sequence[str] | None = None,
+        keep: str | timedelta = "0d",
     ) -> None:
         if isinstance(model, str) and model not in MODELS:
             mend = "give a function of Touches, or use attribute_paths(event_paths(...))"
@@ -127,6 +145,15 @@ class WindowedAttribution:
         channel = channel or ("platform" if "platform" in columns else columns[0])
         if channel not in columns:
             raise ConfigurationError("a channel is a tag of the arm", "channel", channel, None, columns)
+        if delay_groups is None:
+            delay_groups = ("platform",) if "platform" in columns else ()
+        for name in delay_groups:
+            if name not in columns:
+                raise ConfigurationError("groups of delays are made of tags of the arm", "delay_groups", name, None, columns)
+        if not 1 <= order <= 8:
+            raise ConfigurationError("a Markov order lies between 1 and 8", "order", order)
+        if replicates < 20:
+            raise ConfigurationError("a bootstrap has at least 20 replicates", "replicates", replicates, "use 200")
         if not 0.0 < level < 1.0:
             raise ConfigurationError("a level lies between 0 and 1", "level", level, "use 0.9 for a 90 % interval")
         self._terms = Terms(
@@ -135,14 +162,16 @@ class WindowedAttribution:
             conversion_type=conversion_type,
             lateness=_whole_days(lateness, "lateness"),
             history=_whole_days(history, "history"),
-            model=_model_name(model, direct, half_life, ends, channel),
+            model=_model_name(model, direct, half_life, ends, channel, order),
+            keep=_whole_days(keep, "keep"),
         )
         self._level = level
-        self._channel = channel
+        self._channel, self._order, self._replicates = channel, order, replicates
+        self._delay_groups = tuple(delay_groups)
         self._model = model
         self._direct = tuple(direct)
         self._half_life, self._ends = parse_duration(half_life, "half_life") / _DAY, ends
-        if model != "markov":
+        if model not in GLOBAL:
             self._rule(["?"])  # says now what is wrong with the options
 
     @property
@@ -178,17 +207,16 @@ class WindowedAttribution:
         before = absorb(state, batch, now_us)
         limits = self.window.limits_us()
         own = own_credits(before.rows, limits)
-        if self._model == "markov":
-            names, code = channel_codes(before.arms, self._channel)
-            channels = tuple(sorted({*before.channels, *names}))
-            code = np.searchsorted(np.array(channels, dtype=str), np.array(names, dtype=str))[code] if len(code) else code
-            before = before.with_channels(channels)
-            journeys = journeys_of(before.rows, limits)
-            until = max(before.watermark.values(), default=0)
-            steps = steps_of_rows(before.rows, journeys, own, code, limits, closed_before(before), until)
-            settled, open_part = settle(before, join([own, unit_credits(before.rows, journeys, code)]), steps)
-            return self._outcomes(settled, open_part, self._clock(settled, now_us), code)
-        settled, open_part = settle(before, join([own, self._matched(before, limits)]))
+        group = groups_of(before.arms, self._delay_groups)[2]
+        if self._model not in GLOBAL:
+            settled, open_part = settle(before, join([own, self._matched(before, limits)]), group)
+            return self._outcomes(settled, open_part, self._clock(settled, now_us))
+        names, code = channel_codes(before.arms, self._channel)
+        j = journeys_of(before.rows, limits)
+        until = max(before.watermark.values(), default=0)
+        journeys, rows = whole_journeys(before.rows, j, own, names, code, limits, closed_before(before), until)
+        units = join([own, unit_credits(before.rows, j, code)])
+        settled, open_part = settle(attrs.evolve(before, rows=rows), units, group, journeys)
         return self._outcomes(settled, open_part, self._clock(settled, now_us))
 
     def _matched(self, state: AttributionState, limits: IntArray) -> Credits:
@@ -210,6 +238,22 @@ class WindowedAttribution:
         state = AttributionState.from_bytes(data)
         self._terms.check(state.terms)
         return state
+
+    def rewindow(self, state: State) -> AttributionState:
+        """Return a state of this attribution from the events that another one's still holds: another window or model, nothing read again.
+
+        Outcomes begin on the first day that is whole: one window after the first day whose rows are all held. Set ``keep`` to hold more
+        days than the window needs.
+
+        Args:
+            state: ``outcomes.state`` of an attribution with the same tags and conversion type.
+
+        Raises:
+            ConfigurationError: It is no state of attribution, or one of other tags or another conversion type.
+        """
+        if not isinstance(state, AttributionState):
+            raise ConfigurationError("not a state of attribution", "state", type(state).__name__, "give outcomes.state")
+        return rewindow(state, self._terms)
 
     def merge(self, one: AttributionState, other: AttributionState) -> AttributionState:
         """Return the state of both; exact when they were fed different users, or when neither has settled a day yet."""
@@ -240,33 +284,39 @@ class WindowedAttribution:
             until = np.where(credits_itself, until, feed)
         return _Clock(until=until if now_us is None else np.minimum(until, now_us), newest=newest // US_PER_DAY)
 
-    def _outcomes(self, state: AttributionState, now_open: Open, clock: _Clock, channel: IntArray | None = None) -> Outcomes:
+    def _outcomes(self, state: AttributionState, now_open: Open, clock: _Clock) -> Outcomes:
         cohorts = Table.add([state.cohorts, now_open.cohorts])
         arm, day, kind = (cohorts.keys[name] for name in ("arm", "day", "kind"))
         closed = clock.newest - self._terms.lateness - self.window.longest_days
         reached = clock.until // US_PER_DAY
         age = np.where(day < closed, np.maximum(clock.newest - day, 0), reached[arm] - day)
         fraction = (clock.until % US_PER_DAY / US_PER_DAY)[arm]
+        used = np.unique(arm)
+        group = np.zeros(len(state.arms), dtype=np.int64)
+        labels, group[used], _ = groups_of(state.arms.take(used), self._delay_groups)
         curves: dict[str, DelayCurve] = {}
+        by_group: dict[str, dict[str, DelayCurve]] = {}
         mature = np.zeros(len(cohorts))
         for code, name in enumerate(TOUCH_KINDS):
             if delay_bins(self._terms, code):
-                curves[name] = self._curve(code, state, now_open, reached)
+                found = curves_of(code, state, now_open.entries, now_open.is_open, reached, labels, group)
+                curves[name] = found.pooled
                 of_kind = kind == code
-                mature[of_kind] = maturity(curves[name].share_seen, age[of_kind], fraction[of_kind])
+                of_group = group[arm[of_kind]] if found.by_group else np.zeros(int(of_kind.sum()), dtype=np.int64)
+                mature[of_kind] = maturity(found.seen, age[of_kind], fraction[of_kind], of_group)
+                if found.by_group:
+                    by_group[name] = dict(found.by_group)
         mature[day < closed] = 1.0
         n_conversions = int(state.days.sums["conversions"].sum()) + now_open.n_conversions
         n_uncredited = int(state.days.sums["uncredited"].sum()) + now_open.n_uncredited
         sums = cohorts.sums
         credit, credit_squared = sums["credit"] / ONE, sums["credit_squared"] / ONE
         value, value_squared = sums["value"] / MICROS, np.asarray(sums["value_squared"], dtype=np.float64)
-        if channel is not None and now_open.steps is not None:
-            of = channel[arm]
-            units, value_units = (np.bincount(of, weights=x, minlength=len(state.channels)).astype(np.float64) for x in (credit, value))
-            credited = removal(Table.add([state.steps, now_open.steps]), units, value_units)
-            by_count, by_value = _per_unit(credited[0], units)[of], _per_unit(credited[1], value_units)[of]
-            credit, credit_squared = credit * by_count, credit_squared * by_count**2
-            value, value_squared = value * by_value, value_squared * by_value**2
+        intervals = None
+        if self._model in GLOBAL:
+            factor, intervals = self._scaled(state, now_open, arm, credit, credit_squared, value)
+            credit, credit_squared = credit * factor[0][arm], credit_squared * factor[0][arm] ** 2
+            value, value_squared = value * factor[1][arm], value_squared * factor[1][arm] ** 2
         spend = Table.add([state.spend, now_open.spend])
         compact = state.compact()
         # An arm without exposure or spend is only a conversion's own lack of tags: nothing to rank or to hold.
@@ -291,7 +341,9 @@ class WindowedAttribution:
             ),
             spend=SpendDays(arm=position[spend.keys["arm"]], day=spend.keys["day"].astype(np.int32), spend=spend.sums["spend"] / MICROS),
             delay=curves,
-            credits=credit_intervals(position[arm].astype(np.int64), credit, credit_squared, len(shown), self._level),
+            credits=credit_intervals(position[arm].astype(np.int64), credit, credit_squared, len(shown), self._level)
+            if intervals is None
+            else intervals.take(shown),
             conversion_type=self._terms.conversion_type,
             model=self._terms.model,
             currency=state.currency,
@@ -301,39 +353,30 @@ class WindowedAttribution:
             n_uncredited=n_uncredited,
             n_too_late=state.n_too_late,
             state=compact,
+            delay_by_group=by_group,
         )
 
-    def _curve(self, kind: int, state: AttributionState, now_open: Open, reached: IntArray) -> DelayCurve:
-        n = delay_bins(self._terms, kind)
-        e = now_open.entries
-        of_kind = now_open.is_open & (e.kind == kind)
-        observed, at_risk = reverse_sums(e.bin[of_kind], (reached[e.arm] - e.day)[of_kind], e.credit[of_kind] / ONE, n)
-        done = state.delays.keys["kind"] == kind
-        bins = state.delays.keys["bin"][done]
-        more, more_at_risk = reverse_sums(bins, np.full(len(bins), n), state.delays.sums["credit"][done] / ONE, n)
-        # What settles in this very call is in the settled sums, and no longer open.
-        limit = int(self.window.limits_us()[kind])
-        inside = window_bins(self.window, kind)
-        shares = prior_shares(inside, n - inside, longest=limit / US_PER_DAY)
-        observed, at_risk = observed + more, at_risk + more_at_risk
-        a, b = posterior(observed, at_risk, shares, PRIOR_STRENGTH)
-        hazard = a / (a + b)
-        hazard[0] = 1.0
-        return DelayCurve(observed=observed, at_risk=at_risk, shape_a=a, shape_b=b, share_seen=share_seen(hazard))
+    def _scaled(
+        self, state: AttributionState, now_open: Open, arm: IntArray, credit: FloatArray, squared: FloatArray, value: FloatArray
+    ) -> tuple[tuple[FloatArray, FloatArray], Intervals]:
+        """Return what a unit of credit (in conversions, in revenue) of each arm is worth under the model, and the arms' intervals."""
+        n = len(state.arms)
+        own_names, channel = channel_codes(state.arms, self._channel)
+        book = PathBook.add([state.book, now_open.book])
+        names = tuple(sorted({*own_names, *book.channels}))  # a path may hold a channel whose arms are forgotten already
+        channel = np.searchsorted(np.array(names, dtype=str), np.array(own_names, dtype=str))[channel] if n else channel
+        paths = book.over(names).paths()
+        units, units_squared, value_units = (np.bincount(arm, weights=x, minlength=n).astype(np.float64) for x in (credit, squared, value))
+        of_channel = [np.bincount(channel, weights=x, minlength=len(names)).astype(np.float64) for x in (units, value_units)]
+        rng = np.random.default_rng(0)  # the same events have the same intervals
+        found = channel_credit(paths, str(self._model), self._order, of_channel[0], of_channel[1], self._replicates, rng)
+        worth = _per_unit(found.conversions, of_channel[0])[channel], _per_unit(found.value, of_channel[1])[channel]
+        return worth, arm_intervals(channel, units * worth[0], units, units_squared, found, self._level, rng)
 
 
 def _per_unit(total: FloatArray, units: FloatArray) -> FloatArray:
     """Return what one unit share of each channel is worth: the channel's credit over its summed unit shares (0 without any)."""
     return np.divide(total, units, out=np.zeros(len(total)), where=units > 0)
-
-
-def _positions(state: AttributionState, compact: AttributionState) -> npt.NDArray[np.int32]:
-    """Return the position in the compacted arms of every arm that is still in use (others get 0, and are never asked for)."""
-    used = np.unique(np.concatenate([state.rows.arm.astype(np.int64), state.cohorts.keys["arm"], state.spend.keys["arm"]]))
-    used = used[used >= 0]
-    position = np.zeros(len(state.arms) + 1, dtype=np.int32)
-    position[used] = np.arange(len(compact.arms), dtype=np.int32)
-    return position
 
 
 __all__ = ["MODELS", "WindowedAttribution"]

@@ -1,10 +1,11 @@
-"""Events to steps of a Markov chain of order 1, day by day, so that they settle as credits do.
+"""Events to whole journeys, converted and null, day by day, so that they settle as credits do.
 
 Law of this file. A matched conversion is a journey of the touches inside its windows; a conversion that its own source credited is a
-journey of one touch. A touch that no conversion followed inside its window is *unanswered*; unanswered touches of a user form one null
-journey while each follows the one before within the longer window. A null journey counts only once that window has passed by the data's
-own clock. Every step is booked on the day of the conversion, or of the unanswered touch, and depends on nothing older than one window
-before: so a settled day stays as it is. How many null journeys end in a channel follows from the steps: arrivals less departures.
+journey of one touch. A touch that no conversion followed inside its window is *unanswered*. Unanswered touches of a user form a run while
+each follows the one before within the longer window; a run is cut, every window length from its beginning, into null journeys, which so
+span no more than the touches of a conversion do. A null journey counts only touches whose window has passed by the data's own clock. A
+converted journey is booked on the day of its conversion, a null journey on the day of its cut; both depend on nothing older than one
+window before, so a settled day stays as it is.
 """
 
 from __future__ import annotations
@@ -13,32 +14,21 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from closedloop.attribute import markov
 from closedloop.attribute.absorb import watermarks
 from closedloop.attribute.heuristics import Touches
 from closedloop.attribute.journeys import Credits, Journeys, journeys_of, parts_of, timeline
+from closedloop.attribute.pathbook import DatedPaths
 from closedloop.attribute.paths import PathCounts
 from closedloop.attribute.rows import CLICK, CONVERSION, NO_USER, Rows
-from closedloop.attribute.tables import ONE, START, WON, Table
+from closedloop.attribute.tables import ONE
 from closedloop.records.arms import Arms, IntArray
-from closedloop.records.batch import EventBatch
-from closedloop.records.interval import FloatArray
+from closedloop.records.batch import NO_TIME, EventBatch
 from closedloop.records.moments import US_PER_DAY
 from closedloop.records.money import MICROS
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow
 
-CONVERTED, UNANSWERED = 0, 1
 Bools = npt.NDArray[np.bool_]
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class StepEntries:
-    """Steps of journeys, one entry each; ``settles`` where the day is closed now, ``answered`` marks the rows of touches in a journey."""
-
-    table: Table
-    settled: Table
-    answered: Bools
 
 
 def channel_codes(arms: Arms, channel: str) -> tuple[tuple[str, ...], IntArray]:
@@ -49,8 +39,25 @@ def channel_codes(arms: Arms, channel: str) -> tuple[tuple[str, ...], IntArray]:
     return tuple(known), np.array([code[name] for name in names], dtype=np.int64)
 
 
-def unanswered(rows: Rows, answered: Bools, limits: IntArray, until: int) -> tuple[IntArray, Bools]:
-    """Return the unanswered touches whose window has passed, in order of user and time, and which of them begin a null journey.
+@attrs.frozen(kw_only=True, eq=False)
+class Nulls:
+    """Null journeys.
+
+    Args:
+        touch: Row of each touch, in order of user and time, shape (T,).
+        journey: Null journey of each touch, sorted, shape (T,).
+        began: When its run began, microseconds, shape (T,).
+        day: Day on which each journey is cut, shape (J,).
+    """
+
+    touch: IntArray
+    journey: IntArray
+    began: IntArray
+    day: IntArray
+
+
+def nulls_of(rows: Rows, answered: Bools, limits: IntArray, until: int) -> Nulls:
+    """Return the null journeys of unanswered touches whose window has passed.
 
     Args:
         rows: Open rows.
@@ -61,54 +68,64 @@ def unanswered(rows: Rows, answered: Bools, limits: IntArray, until: int) -> tup
     order = timeline(rows)
     order = order[rows.kind[order] != CONVERSION]
     longest = int(limits.max())
+    answered = answered | (rows.settled & (rows.began == NO_TIME))
     wanted = ~answered[order] & (limits[(rows.kind[order] != CLICK).astype(np.int64)] >= 0) & (rows.at[order] + longest < until)
     order = order[wanted]
+    user, at = rows.user[order], rows.at[order]
     begins = np.ones(len(order), dtype=np.bool_)
-    begins[1:] = (rows.user[order[1:]] != rows.user[order[:-1]]) | (rows.at[order[1:]] - rows.at[order[:-1]] > longest)
-    return order, begins
+    begins[1:] = (user[1:] != user[:-1]) | (at[1:] - at[:-1] > longest)
+    first = np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0)) if len(order) else order
+    known = rows.began[order]
+    began = np.where(known[first] != NO_TIME, known[first], at[first])  # a run may have begun before the rows that are kept
+    stretch = (at - began) // (longest + 1)  # both ends of a window are inside
+    begins[1:] |= stretch[1:] != stretch[:-1]
+    cut = began[begins] + (stretch[begins] + 1) * (longest + 1) - 1
+    return Nulls(touch=order, journey=np.cumsum(begins) - 1, began=began, day=cut // US_PER_DAY)
 
 
-def steps_of_rows(rows: Rows, j: Journeys, own: Credits, code: IntArray, limits: IntArray, closed: int, until: int) -> StepEntries:
-    """Return the steps of all journeys in the open rows that are not settled yet.
+def whole_journeys(
+    rows: Rows, j: Journeys, own: Credits, names: tuple[str, ...], code: IntArray, limits: IntArray, closed: int, until: int
+) -> tuple[DatedPaths, Rows]:
+    """Return all journeys of the open rows that are not settled yet, and the rows with what settled touches must remember.
 
     Args:
         rows: Open rows.
         j: Matched conversions with their touches.
         own: Conversions credited by their own source.
+        names: Names of the channels.
         code: Channel of each arm.
         limits: Windows in microseconds by touch kind, -1 where switched off.
         closed: Days before it are closed.
         until: Microseconds up to which the data are complete.
     """
-    answered = rows.answered.copy()
+    answered = np.zeros(len(rows), dtype=np.bool_)
     answered[j.touch] = True
-    channel = code[rows.arm[j.touch]]
-    first = np.ones(len(channel), dtype=np.bool_)
-    first[1:] = j.journey[1:] != j.journey[:-1]
-    source = np.where(first, START, np.roll(channel, 1))
-    last = np.roll(first, -1)
-    row = j.conversions[j.journey]
-    own_channel = code[rows.arm[own.conversion]]
-    lost, begins = unanswered(rows, answered, limits, until)
-    lost_channel = code[rows.arm[lost]]
-    lost_source = np.where(begins, START, np.roll(lost_channel, 1))
-    new = ~rows.settled[lost]
-    lost, lost_channel, lost_source = lost[new], lost_channel[new], lost_source[new]
-    won_row = np.concatenate([row, row[last], own.conversion, own.conversion])
-    nothing = [np.zeros(len(x), dtype=np.int64) for x in (row, own.conversion, lost)]
-    keys = {
-        "day": np.concatenate([rows.day[won_row], rows.day[lost]]),
-        "journey": np.concatenate([np.full(len(won_row), CONVERTED), np.full(len(lost), UNANSWERED)]),
-        "source": np.concatenate([source, channel[last], np.full(len(own_channel), START), own_channel, lost_source]),
-        "target": np.concatenate([channel, np.full(int(last.sum()), WON), own_channel, np.full(len(own_channel), WON), lost_channel]),
-    }
-    sums = {
-        "n": np.concatenate([rows.quantity[won_row], np.ones(len(lost), dtype=np.int64)]),
-        "value": np.concatenate([nothing[0], rows.value[row[last]], nothing[1], rows.value[own.conversion], nothing[2]]),
-    }
-    table = Table.of(keys, sums)
-    settles = table.keys["day"] < closed
-    return StepEntries(table=table.take(~settles), settled=table.take(settles), answered=answered)
+    nulls = nulls_of(rows, answered, limits, until)
+    booked = np.zeros(len(nulls.day), dtype=np.bool_)
+    booked[nulls.journey[rows.booked[nulls.touch]]] = True
+    new = np.flatnonzero(~booked)
+    number = np.cumsum(~booked) - 1
+    kept = ~booked[nulls.journey]
+    n_won, n_own = len(j.conversions), len(own.conversion)
+    won_rows = np.concatenate([j.conversions, own.conversion])
+    zeros, ones = np.zeros(len(new)), np.ones(len(new))
+    paths = PathCounts.of_touches(
+        np.concatenate([j.journey, n_won + np.arange(n_own), n_won + n_own + number[nulls.journey[kept]]]),
+        code[rows.arm[np.concatenate([j.touch, own.conversion, nulls.touch[kept]])]],
+        names,
+        n_journeys=n_won + n_own + len(new),
+        conversions=np.concatenate([rows.quantity[won_rows].astype(np.float64), zeros]),
+        value=np.concatenate([rows.value[won_rows].astype(np.float64), zeros]),  # millionths: whole numbers add exactly
+        nulls=np.concatenate([np.zeros(len(won_rows)), ones]),
+    )
+    closes = nulls.day[nulls.journey] < closed
+    began, is_booked = rows.began.copy(), rows.booked.copy()
+    began[nulls.touch] = np.where(rows.day[nulls.touch] < closed, nulls.began, began[nulls.touch])
+    is_booked[nulls.touch] |= closes
+    return (
+        DatedPaths(paths=paths, day=np.concatenate([rows.day[won_rows], nulls.day[new]])),
+        attrs.evolve(rows, began=began, booked=is_booked),
+    )
 
 
 def unit_credits(rows: Rows, j: Journeys, code: IntArray) -> Credits:
@@ -130,37 +147,6 @@ def unit_credits(rows: Rows, j: Journeys, code: IntArray) -> Credits:
         weight=parts_of(share, by_group, np.full(int(first.sum()), ONE, dtype=np.int64)),
         value=parts_of(share, by_group, rows.value[row[first]]),
     )
-
-
-def removal(steps: Table, units: FloatArray, value_units: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the credited conversions and revenue (units of the currency) of each channel by exact removal effects, shape (C,) each.
-
-    A channel that lies in no converting journey can have a removal effect (through the moves of null journeys), yet has no touch that could
-    be credited: its share goes to the others in proportion, so that sums stay exact.
-
-    Args:
-        steps: Steps of all journeys.
-        units, value_units: Converting journeys that contain each channel, and their revenue, shape (C,).
-    """
-    n_channels = len(units)
-    moves = steps.take(steps.keys["target"] >= 0)
-    between = Table.of({n: moves.keys[n] for n in ("source", "target")}, {"n": moves.sums["n"]})
-    won = steps.keys["target"] == WON
-    at, n, value = steps.keys["source"][won], steps.sums["n"][won], steps.sums["value"][won]
-    lost = moves.take(moves.keys["journey"] == UNANSWERED)
-    leaves = lost.keys["source"] >= 0
-    ends = np.bincount(lost.keys["target"], weights=lost.sums["n"], minlength=n_channels).astype(np.float64)
-    ends -= np.bincount(lost.keys["source"][leaves], weights=lost.sums["n"][leaves], minlength=n_channels)
-    conversions = np.bincount(at, weights=n, minlength=n_channels).astype(np.float64)
-    worth = np.bincount(at, weights=value, minlength=n_channels) / MICROS
-    sums = markov.Steps(moves=between.sums["n"].astype(np.float64), conversions=conversions, value=worth, nulls=np.maximum(ends, 0.0))
-    source, target = between.keys["source"], between.keys["target"]
-    none = np.zeros(0, dtype=np.int64)
-    links = markov.Chain(n_states=n_channels, ends=np.arange(n_channels), source=source, target=target, state=none, step=none)
-    by_count, by_value, _ = markov.removal_effects(links, sums, n_channels)
-    effects = np.where(units > 0, by_count, 0.0), np.where(value_units > 0, by_value, 0.0)
-    shares = [np.divide(e, e.sum(), out=np.zeros_like(e), where=e.sum() > 0) for e in effects]
-    return shares[0] * conversions.sum(), shares[1] * worth.sum()
 
 
 def event_paths(
@@ -191,16 +177,14 @@ def event_paths(
     j = journeys_of(rows, limits)
     answered = np.zeros(len(rows), dtype=np.bool_)
     answered[j.touch] = True
-    lost, begins = unanswered(rows, answered, limits, max(watermarks(batch, None).values(), default=0))
+    lost = nulls_of(rows, answered, limits, max(watermarks(batch, None).values(), default=0))
     nobody = np.flatnonzero((rows.kind == CONVERSION) & ~rows.own_credit & (rows.user == NO_USER))
     bare = np.concatenate([j.without, nobody])  # conversions without any touch inside their windows
-    n_won, n_lost, n_bare = len(j.conversions), int(begins.sum()), len(bare)
-    journey = np.concatenate([j.journey, n_won + np.cumsum(begins) - 1])
-    channels = code[rows.arm[np.concatenate([j.touch, lost])]]
+    n_won, n_lost, n_bare = len(j.conversions), len(lost.day), len(bare)
     quantity, value = rows.quantity.astype(np.float64), rows.value / MICROS
     return PathCounts.of_touches(
-        journey,
-        channels,
+        np.concatenate([j.journey, n_won + lost.journey]),
+        code[rows.arm[np.concatenate([j.touch, lost.touch])]],
         names,
         n_journeys=n_won + n_lost + n_bare,
         conversions=np.concatenate([quantity[j.conversions], np.zeros(n_lost), quantity[bare]]),

@@ -9,8 +9,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from closedloop.attribute.chains import StepEntries
 from closedloop.attribute.journeys import Credits
+from closedloop.attribute.pathbook import DatedPaths, PathBook
 from closedloop.attribute.rows import CLICK, CONVERSION, NO_USER, SPEND, Rows
 from closedloop.attribute.state import AttributionState, Terms
 from closedloop.attribute.tables import ONE, Table
@@ -59,9 +59,10 @@ class Entries:
         sums = {"exposures": np.zeros(int(mask.sum()), dtype=np.int64), **{n: getattr(self, n)[mask] for n in names}}
         return Table.of({"arm": self.arm[mask], "day": self.day[mask], "kind": self.kind[mask]}, sums)
 
-    def delays(self, mask: npt.NDArray[np.bool_]) -> Table:
-        """Return the credit by day, kind and delay bin of the entries in ``mask``."""
-        return Table.of({"day": self.day[mask], "kind": self.kind[mask], "bin": self.bin[mask]}, {"credit": self.credit[mask]})
+    def delays(self, mask: npt.NDArray[np.bool_], group: IntArray) -> Table:
+        """Return the credit by day, kind, group of arms and delay bin of the entries in ``mask``; ``group`` is the group of each arm."""
+        keys = {"day": self.day[mask], "kind": self.kind[mask], "group": group[self.arm[mask]], "bin": self.bin[mask]}
+        return Table.of(keys, {"credit": self.credit[mask]})
 
 
 def entries_of(rows: Rows, credits: Credits, terms: Terms) -> Entries:
@@ -102,7 +103,7 @@ class Open:
         entries: Their credits, one by one; ``is_open`` tells which of them are not settled.
         spend: Open spend by arm and day.
         n_conversions, n_uncredited: Among open conversions.
-        steps: Open steps of journeys, None for models that need none.
+        book: Open journeys, empty for models that look at one journey at a time.
     """
 
     cohorts: Table
@@ -111,17 +112,24 @@ class Open:
     spend: Table
     n_conversions: int
     n_uncredited: int
-    steps: Table | None = None
+    book: PathBook
 
 
 def closed_before(state: AttributionState) -> int:
     """Return the first day that is still open: no conversion can be written down any more for touches of the days before it."""
     today, terms = state.data_day, state.terms
-    return np.iinfo(np.int64).min // 2 if today is None else today - terms.lateness - terms.window.longest_days
+    return np.iinfo(np.int64).min // 2 if today is None else today - terms.open_days
 
 
-def settle(state: AttributionState, credits: Credits, steps: StepEntries | None = None) -> tuple[AttributionState, Open]:
-    """Return the state with every closed day settled, and what is left open."""
+def settle(state: AttributionState, credits: Credits, group: IntArray, journeys: DatedPaths | None = None) -> tuple[AttributionState, Open]:
+    """Return the state with every closed day settled, and what is left open.
+
+    Args:
+        state: With all rows in.
+        credits: Who is credited with which conversion.
+        group: Group of each arm, whose delays are kept apart.
+        journeys: For models of whole journeys: those that are not settled.
+    """
     terms, rows = state.terms, state.rows
     window_days = terms.window.longest_days
     today, closed = state.data_day, closed_before(state)
@@ -145,17 +153,22 @@ def settle(state: AttributionState, credits: Credits, steps: StepEntries | None 
             "excess": np.zeros(int(leaves.sum()), dtype=np.int64),
         }
         closing_spend = spend & leaves
-        answered = rows.answered if steps is None else rows.answered | (steps.answered & (row_day < closed))
-        flagged = attrs.evolve(rows, answered=answered, settled=rows.settled | ((rows.is_touch | rows.own_credit) & (cohort_day < closed)))
+        flagged = attrs.evolve(rows, settled=rows.settled | ((rows.is_touch | rows.own_credit) & (cohort_day < closed)))
         state = attrs.evolve(
             state,
             rows=flagged.take(~leaves),
             cohorts=Table.add([state.cohorts, exposures_of(rows, touch & (row_day < closed)), entries.cohorts(now_closing)]),
-            delays=Table.add([state.delays, entries.delays(now_closing)]),
+            delays=Table.add([state.delays, entries.delays(now_closing, group)]),
             spend=Table.add([state.spend, _spend(rows, closing_spend)]),
             days=Table.add([state.days, Table.of({"day": row_day[leaves]}, day_sums)]),
-            steps=state.steps if steps is None else Table.add([state.steps, steps.settled]),
         )
+    still = PathBook.empty()
+    if journeys is not None:
+        book = PathBook.of(journeys)
+        closes = book.counts.keys["day"] < closed
+        still = book.take(~closes)
+        if closes.any():
+            state = attrs.evolve(state, book=PathBook.add([state.book, book.take(closes)]))
     result = Open(
         cohorts=Table.add([exposures_of(rows, touch & (row_day >= closed)), entries.cohorts(still_open)]),
         entries=entries,
@@ -163,7 +176,7 @@ def settle(state: AttributionState, credits: Credits, steps: StepEntries | None 
         spend=_spend(rows, spend & ~leaves),
         n_conversions=int(rows.quantity[conversion & ~leaves].sum()),
         n_uncredited=int(rows.quantity[conversion & ~leaves & ~credited].sum()),
-        steps=None if steps is None else steps.table,
+        book=still,
     )
     return _expire(state, today, closed), result
 
@@ -180,9 +193,12 @@ def _expire(state: AttributionState, today: int | None, closed: int) -> Attribut
     forgotten = state.late.keys["day"] < closed
     out = {
         name: table.take(table.keys["day"] >= oldest)
-        for name in ("cohorts", "delays", "spend", "days", "steps")
+        for name in ("cohorts", "delays", "spend", "days")
         if len(table := getattr(state, name)) and table.keys["day"].min() < oldest
     }
+    out_of_book = state.book.counts.keys["day"] < oldest
+    if out_of_book.any():
+        state = attrs.evolve(state, book=state.book.take(~out_of_book))
     if forgotten.any():
         out["late"] = state.late.take(~forgotten)
     return attrs.evolve(state, **out, n_late=state.n_late + int(forgotten.sum())) if out else state

@@ -254,10 +254,14 @@ def _mixed(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return np.asarray(x ^ (x >> np.uint64(31)))
 
 
-def path_keys(paths: PathCounts) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+def path_keys(paths: PathCounts, names: npt.NDArray[np.uint64] | None = None) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
     """Return a key of each path, and of each path without each of its touches.
 
     The key is the polynomial ``sum_i mix(code_i) * m**i`` modulo 2**64, whose parts before and after a touch are known from running sums.
+
+    Args:
+        paths: P journeys with T touches.
+        names: A key of each channel, for keys that do not depend on which other channels there are; its position when None.
 
     Returns:
         Shapes (P,) and (T,).
@@ -269,7 +273,8 @@ def path_keys(paths: PathCounts) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np
         powers[1:] = np.multiply.accumulate(np.full(longest, _MULTIPLIER, dtype=np.uint64))
     inverse_of_m = np.uint64(pow(int(_MULTIPLIER), -1, 1 << 64))
     position = np.arange(len(paths.codes)) - np.repeat(paths.starts[:-1], lengths)
-    terms = _mixed((paths.codes.astype(np.uint64) + np.uint64(1)) * _MULTIPLIER) * powers[position]
+    identity = np.arange(1, len(paths.channels) + 1, dtype=np.uint64) if names is None else names
+    terms = _mixed(identity * _MULTIPLIER)[paths.codes] * powers[position]
     running = np.zeros(len(terms) + 1, dtype=np.uint64)
     np.cumsum(terms, out=running[1:])
     whole = running[paths.starts[1:]] - running[paths.starts[:-1]]

@@ -51,7 +51,9 @@ class Rows:
         touch_kind, touch_at: For conversions credited by their own source, else -1 and `NO_TIME`.
         arm: Position in the arms table of the state, -1 for conversions that are matched by user.
         settled: True when the row's own cohort is settled (touches kept only as context of younger conversions).
-        answered: True for settled touches that a conversion followed inside its window (kept by models that look at whole journeys).
+        began: For settled touches that no conversion followed inside its window: microseconds when their run of such touches began, else
+            `NO_TIME` (kept by models that look at whole journeys).
+        booked: True when the null journey of such a touch is in the settled path counts.
     """
 
     key: UInt64
@@ -67,7 +69,8 @@ class Rows:
     touch_at: IntArray
     arm: Int32
     settled: Bools
-    answered: Bools
+    began: IntArray
+    booked: Bools
 
     def __len__(self) -> int:
         return len(self.key)
@@ -135,7 +138,8 @@ class Rows:
             touch_at=batch.touch_at,
             arm=arm,
             settled=np.zeros(len(batch), dtype=np.bool_),
-            answered=np.zeros(len(batch), dtype=np.bool_),
+            began=np.full(len(batch), NO_TIME, dtype=np.int64),
+            booked=np.zeros(len(batch), dtype=np.bool_),
         )
         return rows, arms
 
@@ -165,7 +169,8 @@ class Rows:
         starts = np.flatnonzero(first)
         out["seen"] = np.minimum.reduceat(columns["seen"][order], starts)
         out["settled"] = np.logical_or.reduceat(columns["settled"][order], starts)
-        out["answered"] = np.logical_or.reduceat(columns["answered"][order], starts)
+        out["began"] = np.maximum.reduceat(columns["began"][order], starts)  # NO_TIME is the least of all
+        out["booked"] = np.logical_or.reduceat(columns["booked"][order], starts)
         return cls(**out)
 
 
@@ -184,6 +189,7 @@ COLUMNS: dict[str, type] = {
     "touch_at": np.int64,
     "arm": np.int32,
     "settled": np.bool_,
-    "answered": np.bool_,
+    "began": np.int64,
+    "booked": np.bool_,
 }
 __all__ = ["CLICK", "COLUMNS", "CONVERSION", "IMPRESSION", "NO_USER", "SPEND", "Rows", "keys_of"]

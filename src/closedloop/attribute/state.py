@@ -19,6 +19,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from closedloop.attribute.pathbook import PathBook
 from closedloop.attribute.rows import COLUMNS, NO_USER, Rows, keys_of
 from closedloop.attribute.tables import (
     COHORT_KEYS,
@@ -27,20 +28,20 @@ from closedloop.attribute.tables import (
     DAY_SUMS,
     DELAY_KEYS,
     DELAY_SUMS,
+    PATH_KEYS,
+    PATH_SUMS,
     SPEND_KEYS,
     SPEND_SUMS,
-    STEP_KEYS,
-    STEP_SUMS,
     Table,
     empty,
-    recoded,
 )  # fmt: skip
 from closedloop.errors import ConfigurationError, InputError, WindowMismatchError
 from closedloop.records.arms import Arms, Coded, IntArray
+from closedloop.records.batch import NO_TIME
 from closedloop.records.moments import US_PER_DAY
 from closedloop.records.window import AttributionWindow
 
-_FORMAT = "closedloop-attribution-1"
+_FORMAT, _FIRST_FORMAT = "closedloop-attribution-2", "closedloop-attribution-1"
 
 
 @attrs.frozen(kw_only=True)
@@ -54,6 +55,7 @@ class Terms:
         lateness: Whole days that an event may be written down after it happened.
         history: Whole days that settled sums are kept.
         model: Name of the attribution model.
+        keep: Whole days that open rows are kept at least.
     """
 
     window: AttributionWindow
@@ -62,6 +64,12 @@ class Terms:
     lateness: int
     history: int
     model: str
+    keep: int = 0
+
+    @property
+    def open_days(self) -> int:
+        """Days before the newest that stay open: no conversion can be written down any more for touches of older days."""
+        return self.lateness + max(self.window.longest_days, self.keep)
 
     def check(self, other: Terms) -> None:
         """Refuse a state made under other terms.
@@ -75,7 +83,7 @@ class Terms:
                 f"the state was made under {other.window}, this attribution uses {self.window}",
                 "window",
                 str(other.window),
-                "start without state and give the events of the days you keep, or keep the window",
+                "call rewindow(state) to go on from the rows it keeps, or start without state",
             )
         for name in ("columns", "conversion_type", "lateness", "history", "model"):
             if getattr(self, name) != getattr(other, name):
@@ -104,11 +112,10 @@ class AttributionState:
         arms: Every arm in use.
         rows: The open rows.
         cohorts: Settled sums by arm, day and touch kind.
-        delays: Settled credit by day, touch kind and delay bin.
+        delays: Settled credit by day, touch kind, group of arms and delay bin.
         spend: Settled spend by arm and day.
         days: Settled by day of the event: conversions, uncredited ones, rows dropped, rows refused beyond those once accepted.
-        channels: Names of the channels in ``steps``, sorted.
-        steps: Settled steps of journeys by day, for Markov; empty for models that look at one journey at a time.
+        book: Settled journeys by day; empty for models that look at one journey at a time.
         late: Keys of refused late events still remembered (so that a second delivery is not counted twice), and the day each was recorded.
         n_late: Late events no longer remembered by key.
         watermark: Microseconds UTC up to which each platform's data are complete, "" for events without platform.
@@ -123,8 +130,7 @@ class AttributionState:
     delays: Table
     spend: Table
     days: Table
-    channels: tuple[str, ...]
-    steps: Table
+    book: PathBook
     late: Table
     n_late: int
     watermark: Mapping[str, int]
@@ -142,8 +148,7 @@ class AttributionState:
             delays=empty(DELAY_KEYS, DELAY_SUMS),
             spend=empty(SPEND_KEYS, SPEND_SUMS),
             days=empty(DAY_KEYS, DAY_SUMS),
-            channels=(),
-            steps=empty(STEP_KEYS, STEP_SUMS),
+            book=PathBook.empty(),
             late=empty(("key", "day"), ("n",)),
             n_late=0,
             watermark={},
@@ -186,15 +191,7 @@ class AttributionState:
             codes.append(new[column])
             vocabs.append(vocab[kept])
         table = Arms(columns=arms.columns, codes=np.stack(codes, axis=1).astype(np.int32), vocabs=tuple(vocabs))
-        named = np.unique(np.concatenate([self.steps.keys["source"], self.steps.keys["target"]]))
-        channels = tuple(self.channels[i] for i in named if i >= 0)
-        return self.with_channels(channels).with_arms(table, position)
-
-    def with_channels(self, channels: tuple[str, ...]) -> AttributionState:
-        """Return the state over other channels, among them all that the steps use; both sorted."""
-        if channels == self.channels:
-            return self
-        return attrs.evolve(self, channels=channels, steps=recoded(self.steps, self.channels, channels))
+        return self.with_arms(table, position)
 
     def merge(self, other: AttributionState) -> AttributionState:
         """Return what one attribution fed with both would remember; see the law of this file for when that is exact.
@@ -208,8 +205,6 @@ class AttributionState:
         self.terms.check(other.terms)
         arms, mine, theirs = union_arms(self.arms, other.arms)
         a, b = self.with_arms(arms, mine), other.with_arms(arms, theirs)
-        channels = tuple(sorted({*a.channels, *b.channels}))
-        a, b = a.with_channels(channels), b.with_channels(channels)
         late = Table.add([a.late, b.late])
         return attrs.evolve(
             a,
@@ -218,7 +213,7 @@ class AttributionState:
             delays=Table.add([a.delays, b.delays]),
             spend=Table.add([a.spend, b.spend]),
             days=Table.add([a.days, b.days]),
-            steps=Table.add([a.steps, b.steps]),
+            book=PathBook.add([a.book, b.book]),
             late=attrs.evolve(late, sums={"n": np.ones(len(late), dtype=np.int64)}),
             n_late=a.n_late + b.n_late,
             watermark=newest(a.watermark, b.watermark),
@@ -240,7 +235,7 @@ class AttributionState:
         header = {
             "format": _FORMAT,
             "terms": _terms_to_json(self.terms),
-            "channels": list(self.channels),
+            "channels": list(self.book.channels),
             "vocabs": [list(v) for v in self.arms.vocabs],
             "watermark": dict(sorted(self.watermark.items())),
             "n_late": self.n_late,
@@ -251,9 +246,10 @@ class AttributionState:
             "header": np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8),
             "arms": self.arms.codes,
             **{f"rows.{name}": getattr(self.rows, name) for name in COLUMNS},
+            **{f"book.{name}": getattr(self.book, name) for name in _BOOK},
         }
-        for name in _TABLES:
-            table: Table = getattr(self, name)
+        for name in (*_TABLES, "paths"):
+            table: Table = self.book.counts if name == "paths" else getattr(self, name)
             arrays |= {f"{name}.k.{n}": v for n, v in table.keys.items()} | {f"{name}.s.{n}": v for n, v in table.sums.items()}
         out = io.BytesIO()
         np.savez(out, **arrays)  # type: ignore[arg-type]
@@ -270,7 +266,9 @@ class AttributionState:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             header = json.loads(arrays["header"].tobytes())
-            if header["format"] != _FORMAT:
+            if header["format"] == _FIRST_FORMAT:
+                _upgrade(header, arrays)
+            elif header["format"] != _FORMAT:
                 raise InputError("the state has another format", "format", header["format"], "start without state", (_FORMAT,))
             terms = _terms_from_json(header["terms"])
             vocabs = tuple(np.array(v, dtype=object) for v in header["vocabs"])
@@ -280,7 +278,9 @@ class AttributionState:
                 arms=Arms(columns=terms.columns, codes=arrays["arms"], vocabs=vocabs),
                 rows=Rows(**{name: arrays[f"rows.{name}"] for name in COLUMNS}),
                 **tables,
-                channels=tuple(header["channels"]),
+                book=PathBook(
+                    channels=tuple(header["channels"]), counts=_table(arrays, "paths"), **{name: arrays[f"book.{name}"] for name in _BOOK}
+                ),
                 n_late=header["n_late"],
                 watermark=header["watermark"],
                 revision=header["revision"],
@@ -298,7 +298,26 @@ class AttributionState:
         )
 
 
-_TABLES = ("cohorts", "delays", "spend", "days", "steps", "late")
+_TABLES = ("cohorts", "delays", "spend", "days", "late")
+_BOOK = ("key", "lengths", "codes")
+
+
+def _upgrade(header: Mapping[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """Bring a state of the first format, which knew no groups of delays and no whole journeys, to the present one.
+
+    Raises:
+        InputError: Its model needs whole journeys of days that are settled already.
+    """
+    if len(arrays["steps.k.day"]):
+        model = header["terms"]["model"]
+        raise InputError("the state remembers steps, not whole journeys", "model", model, "start without state")
+    arrays["delays.k.group"] = np.zeros(len(arrays["delays.k.day"]), dtype=np.int64)
+    arrays["rows.began"] = np.full(len(arrays["rows.key"]), NO_TIME, dtype=np.int64)
+    arrays["rows.booked"] = np.zeros(len(arrays["rows.key"]), dtype=np.bool_)
+    blank = PathBook.empty()
+    arrays.update({f"book.{name}": getattr(blank, name) for name in _BOOK})
+    arrays.update({f"paths.k.{name}": blank.counts.keys[name] for name in PATH_KEYS})
+    arrays.update({f"paths.s.{name}": blank.counts.sums[name] for name in PATH_SUMS})
 
 
 def _table(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> Table:
@@ -339,13 +358,15 @@ def _terms_to_json(terms: Terms) -> dict[str, Any]:
         "lateness": terms.lateness,
         "history": terms.history,
         "model": terms.model,
+        "keep": terms.keep,
     }
 
 
 def _terms_from_json(saved: Mapping[str, Any]) -> Terms:
     click, view = (None if saved[k] is None else timedelta(microseconds=saved[k]) for k in ("click", "view"))
     rest = {name: saved[name] for name in ("conversion_type", "lateness", "history", "model")}
-    return Terms(window=AttributionWindow(click=click, view=view), columns=tuple(saved["columns"]), **rest)
+    window = AttributionWindow(click=click, view=view)
+    return Terms(window=window, columns=tuple(saved["columns"]), keep=saved.get("keep", 0), **rest)
 
 
 __all__ = ["AttributionState", "Terms", "newest", "one_currency", "union_arms"]

@@ -94,10 +94,9 @@ def _packed(columns: list[IntArray]) -> IntArray | None:
 
 
 COHORT_KEYS, COHORT_SUMS = ("arm", "day", "kind"), ("exposures", "credit", "credit_squared", "value", "value_squared")
-DELAY_KEYS, DELAY_SUMS = ("day", "kind", "bin"), ("credit",)
+DELAY_KEYS, DELAY_SUMS = ("day", "kind", "group", "bin"), ("credit",)
 SPEND_KEYS, SPEND_SUMS = ("arm", "day"), ("spend",)
-STEP_KEYS, STEP_SUMS = ("day", "journey", "source", "target"), ("n", "value")
-START, WON = -1, -2  # where a journey comes from, and where a converted one goes
+PATH_KEYS, PATH_SUMS = ("day", "path"), ("won", "value", "lost")
 DAY_KEYS, DAY_SUMS = ("day",), ("conversions", "uncredited", "dropped", "excess")
 
 
@@ -105,10 +104,3 @@ def empty(keys: Sequence[str], sums: Sequence[str]) -> Table:
     """Return a table without entries."""
     kinds = {"value_squared": np.float64}
     return Table(keys={n: np.empty(0, dtype=np.int64) for n in keys}, sums={n: np.empty(0, dtype=kinds.get(n, np.int64)) for n in sums})
-
-
-def recoded(steps: Table, old: tuple[str, ...], new: tuple[str, ...]) -> Table:
-    """Return the steps over other channels, which hold all that the steps use; both sorted."""
-    code = {name: i for i, name in enumerate(new)}
-    position = np.array([*(code.get(name, START) for name in old), WON, START], dtype=np.int64)  # negative codes index from the end
-    return steps.renamed("source", position).renamed("target", position)

@@ -56,6 +56,7 @@ def paths_query(window: AttributionWindow, until: int, dialect: Dialect, *, even
     """
     click, view, longest = _numbers(window)
     limit = f"CASE WHEN kind = 'click' THEN {click} ELSE {view} END"
+    stretch = dialect.division.format(x="since", n=longest + 1)
     return f"""
 WITH e AS (SELECT * FROM {events} WHERE user_id IS NOT NULL),
 t AS (SELECT e.user_id, moment, tie, code, {limit} AS window_us FROM e JOIN {channels} AS k ON e.channel = k.channel
@@ -68,8 +69,9 @@ won AS (SELECT journey, {dialect.joined} AS path FROM pairs GROUP BY journey),
 lost AS (SELECT t.*, lag(t.moment) OVER (PARTITION BY t.user_id ORDER BY t.moment, t.tie) AS previous
          FROM t {dialect.anti} answered ON t.user_id = answered.user_id AND t.tie = answered.tie WHERE t.moment + {longest} < {until}),
 begun AS (SELECT *, sum(CASE WHEN previous IS NULL OR moment - previous > {longest} THEN 1 ELSE 0 END)
-                 OVER (PARTITION BY user_id ORDER BY moment, tie ROWS UNBOUNDED PRECEDING) AS number FROM lost),
-null_paths AS (SELECT {dialect.joined} AS path FROM begun GROUP BY user_id, number),
+                 OVER (PARTITION BY user_id ORDER BY moment, tie ROWS UNBOUNDED PRECEDING) AS run FROM lost),
+cut AS (SELECT *, moment - min(moment) OVER (PARTITION BY user_id, run) AS since FROM begun),
+null_paths AS (SELECT {dialect.joined} AS path FROM cut GROUP BY user_id, run, {stretch}),
 all_paths AS (SELECT coalesce(path, '') AS path, 1 AS conversions, value, 0 AS nulls FROM c LEFT JOIN won ON c.journey = won.journey
               UNION ALL SELECT path, 0, 0, 1 FROM null_paths)
 SELECT path, CAST(sum(conversions) AS DOUBLE) AS conversions, CAST(sum(value) AS DOUBLE) AS value, CAST(sum(nulls) AS DOUBLE) AS nulls

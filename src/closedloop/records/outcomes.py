@@ -117,6 +117,8 @@ class Outcomes:
         n_uncredited: Those without a touch inside the window (organic, direct or lost).
         n_too_late: Events refused because their days were closed already.
         state: What attribution must be given back with the next batch (an opaque value with ``to_bytes``).
+        delay_by_group: Per kind of touch, the curve of each group of arms (by its tags, joined by " / "), shrunk to the pooled one; the
+            maturity of cohorts follows these. Empty where arms have no groups, or one.
     """
 
     window: AttributionWindow
@@ -134,6 +136,7 @@ class Outcomes:
     n_uncredited: int
     n_too_late: int = 0
     state: Any = None
+    delay_by_group: Mapping[str, Mapping[str, DelayCurve]] = attrs.field(factory=dict)
 
     def per_arm(self, what: Literal["exposures", "credit", "value"], kind: int | None = None) -> FloatArray:
         """Return the sum of a cohort column per arm, over one kind of touch or all (shape (A,))."""

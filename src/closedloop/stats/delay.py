@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
+from scipy.special import betaln, ndtr
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -84,17 +84,56 @@ def reverse_sums(bins: npt.ArrayLike, age: npt.ArrayLike, weight: npt.ArrayLike,
     return observed, np.maximum(np.cumsum(observed - ends[:n]), 0.0)
 
 
+def reverse_sums_by_group(
+    group: npt.ArrayLike, bins: npt.ArrayLike, age: npt.ArrayLike, weight: npt.ArrayLike, n_groups: int, n: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return what `reverse_sums` returns for each of G groups, shape (G, J).
+
+    Args:
+        group: Group of each outcome, shape (E,), in [0, n_groups).
+        bins, age, weight: As for `reverse_sums`.
+        n_groups: Number of groups G.
+        n: Number of delay bins J.
+    """
+    of, at, shown, w = np.asarray(group), np.asarray(bins), np.minimum(np.asarray(age), n), np.asarray(weight, dtype=np.float64)
+    complete = at < shown
+    of, at, shown, w = of[complete], at[complete], shown[complete], w[complete]
+    observed = np.bincount(of * n + at, weights=w, minlength=n_groups * n).reshape(n_groups, n).astype(np.float64)
+    ends = np.bincount(of * (n + 1) + shown, weights=w, minlength=n_groups * (n + 1)).reshape(n_groups, n + 1)
+    return observed, np.maximum(np.cumsum(observed - ends[:, :n], axis=1), 0.0)
+
+
+_STRENGTHS = 4.0 ** np.arange(1, 8)  # 4 to 16,384 outcomes
+
+
+def shrinkage(observed: FloatArray, at_risk: FloatArray, shares: FloatArray) -> float:
+    """Return how many outcomes of the pooled curve to give each group's curve: the number under which the groups' counts are likeliest.
+
+    Args:
+        observed, at_risk: ``N[j]`` and ``R[j]`` by group, shape (G, J).
+        shares: Distribution of the pooled curve, shape (J,).
+
+    Returns:
+        One of the powers of 4 from 4 to 16,384: groups that mature alike borrow much, groups that differ little.
+    """
+    before = np.cumsum(shares) - shares
+    prior_a, prior_b = (np.maximum(x, 1e-9)[1:] for x in (shares, before))
+    n, missed = observed[:, 1:], np.maximum(at_risk - observed, 0.0)[:, 1:]
+    likelihood = [(betaln(k * prior_a + n, k * prior_b + missed) - betaln(k * prior_a, k * prior_b)).sum() for k in _STRENGTHS]
+    return float(_STRENGTHS[int(np.argmax(likelihood))])
+
+
 def posterior(observed: npt.ArrayLike, at_risk: npt.ArrayLike, shares: npt.ArrayLike, strength: float) -> tuple[FloatArray, FloatArray]:
     """Return the Beta posteriors of the reverse hazards under a prior that weighs ``strength`` outcomes.
 
     Args:
-        observed: ``N[j]``, shape (J,).
-        at_risk: ``R[j]``, shape (J,), ``R >= N``.
+        observed: ``N[j]``, shape (..., J).
+        at_risk: ``R[j]``, shape (..., J), ``R >= N``.
         shares: Prior distribution of the delay, shape (J,).
         strength: Pseudo-outcomes of the prior, above 0.
 
     Returns:
-        Parameters ``a`` and ``b``, both above 0, shape (J,). ``b[0]`` is a formality: ``g[0]`` is 1 by definition.
+        Parameters ``a`` and ``b``, both above 0, shape (..., J). ``b[0]`` is a formality: ``g[0]`` is 1 by definition.
     """
     n, r, prior = (np.asarray(x, dtype=np.float64) for x in (observed, at_risk, shares))
     before = np.maximum(np.cumsum(prior) - prior, 1e-9)
@@ -118,19 +157,20 @@ def draw_share_seen(shape_a: FloatArray, shape_b: FloatArray, rng: np.random.Gen
     return share_seen(rng.beta(shape_a, shape_b, (size, len(shape_a))))
 
 
-def maturity(seen: FloatArray, age: npt.ArrayLike, fraction: npt.ArrayLike) -> FloatArray:
+def maturity(seen: FloatArray, age: npt.ArrayLike, fraction: npt.ArrayLike, group: npt.ArrayLike | None = None) -> FloatArray:
     """Return the share of a cohort's outcomes expected to be seen by now.
 
     A cohort of age ``A`` has shown the bins ``0..A-1`` whole and the share ``fraction`` of bin ``A`` (the part of the day that has passed);
     on its first day its exposure, too, is spread over that part only.
 
     Args:
-        seen: ``F``, shape (..., J).
+        seen: ``F``, shape (..., J); of G groups, shape (G, J).
         age: Whole bins elapsed, shape (R,); below 0 where the data do not reach the cohort's day.
         fraction: Part of the newest day covered by data, in [0, 1], shape (R,).
+        group: Group of each cohort, shape (R,), where each has a curve of its own.
 
     Returns:
-        Shape (..., R), in [0, 1].
+        Shape (..., R), in [0, 1]; (R,) with groups.
 
     >>> maturity(np.array([0.4, 0.8, 1.0]), [0, 1, 5], [0.5, 0.5, 0.5]).round(3).tolist()
     [0.2, 0.6, 1.0]
@@ -141,7 +181,9 @@ def maturity(seen: FloatArray, age: npt.ArrayLike, fraction: npt.ArrayLike) -> F
     low = np.clip(whole, 0, n)
     high = np.clip(whole + 1, 0, n)
     part = np.where(whole < 0, 0.0, np.asarray(fraction, dtype=np.float64))
-    return np.asarray(np.clip(padded[..., low] + part * (padded[..., high] - padded[..., low]), 0.0, 1.0))
+    of = Ellipsis if group is None else np.asarray(group)
+    first, then = padded[of, low], padded[of, high]
+    return np.asarray(np.clip(first + part * (then - first), 0.0, 1.0))
 
 
 def reach(last: float, first: float, n: int, ceiling: float) -> float:
