@@ -55,6 +55,21 @@ def test_expected_curves_are_means_over_draws():
     np.testing.assert_allclose(r.elasticity(), numeric, rtol=1e-6)
 
 
+@pytest.mark.parametrize("only", [None, POWER, LOG, HILL])
+def test_a_change_is_the_difference_of_two_ratios(only):
+    """For each shape and for a mix, from nothing too; in single precision a small change keeps six digits."""
+    r = three() if only is None else three().take([only, only])
+    before, after = r.at * 0.7, r.at * np.linspace(0.9, 1.4, len(r))
+    theta = r.draw(np.random.default_rng(2), 50)
+    np.testing.assert_allclose(r.change(before, after, theta), r.ratio(after, theta) - r.ratio(before, theta), rtol=1e-9)
+    np.testing.assert_allclose(r.change(before * 0.0, after, theta), r.ratio(after, theta), rtol=1e-9)
+    near = before * 1.0001
+    single = r.change(before, near, theta.astype(np.float32))
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, r.change(before, near, theta), rtol=5e-3)
+    np.testing.assert_allclose(r.change(before, after, theta.astype(np.float32)), r.change(before, after, theta), rtol=1e-5)
+
+
 def test_common_part_correlates_arms():
     """Draws of two arms have the stated variance and correlation."""
     r = Response.from_prior(ResponsePrior(shared=0.6), np.ones(2))

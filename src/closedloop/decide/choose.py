@@ -156,7 +156,7 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
             limits = _affordable(c, p, curves, limits, free)
         timing = _time(p, rules, curves, limits, free, allocation, joint, horizon, rng)
         late = np.empty(0, dtype=np.int64) if timing is None else np.flatnonzero(timing.waits)
-        if timing is None or not len(late) or turn == _PASSES:
+        if timing is None or not len(late) or turn == _PASSES or rules.learning_loss == 0.0:  # a free change can be taken back: no wait
             break
         late = late[np.argsort(timing.act[late] - timing.wait[late], kind="stable")]
         later = _drop(limits, free, p.known, total, moved[late], duty=duty)

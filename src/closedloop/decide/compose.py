@@ -57,15 +57,17 @@ def compose(
     part = p.curves.take(moved)
     marginals, elasticities = part.marginal(p.limits.now[moved]), p.response.take(moved).elasticity()
     alone = intervals(gains, level)
+    arms = list(p.signals.arms)
     decisions = tuple(
-        _decision(p, target, digest, chosen, int(j), alone[j], sure[j], float(marginals[j]), float(elasticities[j])) for j in order
+        _decision(p, arms[int(moved[j])], target, digest, chosen, int(j), alone[j], sure[j], float(marginals[j]), float(elasticities[j]))
+        for j in order
     )
     still = np.array(sorted(found), dtype=np.int64)
     still_known = still[p.known[still]]
     missed = joint.gain(position[still_known], p.limits.now[still_known], ideal[still_known])
     best = dict(zip(still_known.tolist(), intervals(missed, level), strict=True))
     unknown = Interval(low=-np.inf, estimate=0.0, high=np.inf, level=level, kind="credible")
-    holds = tuple(_hold(p, target, i, found[i], best.get(i, unknown), float(ideal[i])) for i in still.tolist())
+    holds = tuple(_hold(p, arms[i], target, i, found[i], best.get(i, unknown), float(ideal[i])) for i in still.tolist())
     source = dict(provenance) | {"alternatives": _alternatives(p, joint, ideal, level)}
     if chosen.timing is not None:
         act, wait = float(chosen.timing.act.sum()), float(chosen.timing.wait.sum())
@@ -100,11 +102,11 @@ def _alternatives(p: Problem, joint: Draws, ideal: FloatArray, level: float) -> 
 
 
 def _decision(
-    p: Problem, target: Callable[[Arm], Target], digest: str, chosen: Chosen, j: int, gain: Interval, sure: bool | None, marginal: float,
+    p: Problem, arm: Arm, target: Callable[[Arm], Target], digest: str, chosen: Chosen, j: int, gain: Interval, sure: bool | None, marginal: float,
     elasticity: float,
 ) -> Decision:  # fmt: skip
     allocation, i = chosen.allocation, int(chosen.moved[j])
-    arm, signals, money = p.signals.arms[i], p.signals, MICROS / p.limits.step
+    signals, money = p.signals, MICROS / p.limits.step
     marginal, price = marginal * money, float(allocation.prices[i]) * money
     up = allocation.after[i] > p.limits.now[i]
     word = "conversions" if p.unit == "conversions" else p.unit
@@ -138,8 +140,7 @@ def _decision(
     )
 
 
-def _hold(p: Problem, target: Callable[[Arm], Target], i: int, why: Why, missed: Interval, ideal: float) -> Hold:
-    arm = p.signals.arms[i]
+def _hold(p: Problem, arm: Arm, target: Callable[[Arm], Target], i: int, why: Why, missed: Interval, ideal: float) -> Hold:
     return Hold(
         arm=arm,
         target=target(arm),

@@ -44,13 +44,14 @@ class Draws:
     def gain(self, arms: IntArray, before: FloatArray, after: FloatArray) -> SingleArray:
         """Return draws of the change of outcome a day at positions ``arms`` (shape (m,)), shape (D, m)."""
         out = np.empty((len(self.level), len(arms)), dtype=np.float32)
-        part = self.response.take(arms)
+        part, every = self.response.take(arms), np.array_equal(arms, np.arange(self.theta.shape[1]))
         rows = max(1, _BLOCK // max(1, len(arms)))
         for start in range(0, len(out), rows):
             block = slice(start, start + rows)
-            theta = self.theta[block][:, arms].astype(float)
-            change = part.ratio(after, theta) - part.ratio(before, theta)
-            out[block] = self.level[block][:, arms] * change
+            theta, level = self.theta[block], self.level[block]
+            if not every:
+                theta, level = theta[:, arms], level[:, arms]
+            np.multiply(level, part.change(before, after, theta), out=out[block])
         return out
 
 

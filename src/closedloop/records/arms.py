@@ -98,7 +98,10 @@ class Arms:
         return tuple(None if c < 0 else v[c] for c, v in zip(self.codes[index], self.vocabs, strict=True))
 
     def __iter__(self) -> Iterator[Arm]:
-        return (self[i] for i in range(len(self)))
+        if not self.columns:
+            return iter([()] * len(self))
+        tags = (np.append(v, None)[self.codes[:, k]].tolist() for k, v in enumerate(self.vocabs))  # code -1 finds the None at the end
+        return iter(zip(*tags, strict=True))
 
     @classmethod
     def of(cls, columns: Sequence[str], arms: Sequence[Arm]) -> Arms:

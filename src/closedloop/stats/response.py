@@ -155,6 +155,19 @@ class Response:
         hill = x * (1.0 + h) / (x + h)
         return np.asarray(np.where(self.shape == POWER, power, np.where(self.shape == LOG, log, hill)))
 
+    def change(self, before: FloatArray, after: FloatArray, theta: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Return ``ratio(after) - ratio(before)`` for draws of ``theta`` (shape (D, A)), in their precision and without cancellation."""
+        kind = theta.dtype
+        x0, x1 = (before / self.at).astype(kind), (after / self.at).astype(kind)
+        codes = np.unique(self.shape)
+        if len(codes) == 1:
+            return _change(int(codes[0]), x0, x1, theta)
+        out = np.empty_like(theta)
+        for code in codes:
+            mine = self.shape == code
+            out[:, mine] = _change(int(code), x0[mine], x1[mine], theta[:, mine])
+        return out
+
     def elasticity(self, theta: FloatArray | None = None) -> FloatArray:
         """Return the relative change of the outcome per relative change of spend at ``s0``, at ``theta`` (the median by default)."""
         t = self.location if theta is None else theta
@@ -162,6 +175,20 @@ class Response:
         return np.asarray(
             np.where(self.shape == POWER, beta_of(t), np.where(self.shape == LOG, 1.0 / ((1.0 + h) * np.log1p(1.0 / h)), h / (1.0 + h)))
         )
+
+
+def _change(
+    code: int, x0: npt.NDArray[np.floating], x1: npt.NDArray[np.floating], theta: npt.NDArray[np.floating]
+) -> npt.NDArray[np.floating]:
+    if code == POWER:
+        beta = np.clip(expit(theta), _EDGE, 1.0 - _EDGE, dtype=theta.dtype)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            grown = np.exp(beta * np.log(x0)) * np.expm1(beta * np.log(x1 / x0))
+            return np.asarray(grown if (x0 > 0.0).all() else np.where(x0 > 0.0, grown, np.exp(beta * np.log(x1))))
+    h = np.exp(theta)
+    if code == LOG:
+        return np.asarray(np.log1p((x1 - x0) / (h + x0)) / np.log1p(1.0 / h))
+    return np.asarray((1.0 + h) * h * (x1 - x0) / ((x1 + h) * (x0 + h)))
 
 
 def beta_of(theta: FloatArray) -> FloatArray:

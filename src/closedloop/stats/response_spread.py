@@ -25,7 +25,7 @@ _NOTHING = 1e-9  # less information than this is rounding
 _DOUBT = 1.4
 _WEIGHT = np.exp(-0.5 * ((np.arange(-1, 6) * np.log(2.0) + 2.0) / _DOUBT) ** 2)
 _WEIGHT /= _WEIGHT.sum()
-_FACTORS: FloatArray = 2.0 ** np.arange(-1, 6) / float(_WEIGHT @ 2.0 ** np.arange(-1, 6))
+_FACTORS: FloatArray = np.asarray(2.0 ** np.arange(-1, 6) / float(_WEIGHT @ 2.0 ** np.arange(-1, 6)), dtype=np.float64)
 
 
 @attrs.frozen(kw_only=True, eq=False)
