@@ -45,6 +45,45 @@ def test_each_owner_gets_his_seconds(make_plan: Make, start: datetime) -> None:
     assert report.quantiles()["total"].tolist() == np.quantile(report.total, [0.5, 0.9, 0.99]).tolist()
 
 
+@pytest.mark.parametrize(("stops", "away", "ours"), [(0, 0, 0), (1, 0, 0), (3, 0, 0), (1, 180, 60)])
+def test_a_restart_keeps_the_quotas_seconds(make_plan: Make, start: datetime, stops: int, away: int, ours: int) -> None:
+    """The wait for a quota is the quota's although the process stops in it; minutes in which it would have been free are ours.
+
+    Two hours' window, two changes: the second waits about 120 minutes. Away for 180 minutes of it, the quota would have let it through
+    after 120; the last 60 (less the time before it stopped) nobody was there.
+    """
+    ledger = MemoryLedger()
+    platform = SimulatedPlatform({"a": Money.of(100, "EUR"), "b": Money.of(100, "EUR")}, quota=(3, 7200))
+
+    def begin() -> OutboxExecutor:
+        return OutboxExecutor(ledger, {"simulated": platform}, headroom=1.0)
+
+    executor = begin()
+    executor.execute(make_plan("p", {"a": (100, 120, 2.0), "b": (100, 120, 1.0)}), now=start)
+    for i in range(stops):
+        executor = begin()
+        executor.tick(start + (i + 1) * 10 * MINUTE)
+    executor = begin() if stops else executor
+    run_out(executor, start + max(30, away) * MINUTE)
+    report = delay_report(ledger)
+    assert len(report) == 2
+    second = report.seconds[np.argsort(report.total)][1]
+    assert report.total.max() == pytest.approx(max(120, away) * 60, abs=90)
+    assert second[0] == pytest.approx(ours * 60, abs=90)
+    assert second[1] == pytest.approx(120 * 60, abs=90)
+
+
+def test_a_queue_is_noted_once_not_for_every_action(make_plan: Make, start: datetime) -> None:
+    """A hundred actions that wait for one quota leave one record of its queue's beginning, and one of its end."""
+    ledger = MemoryLedger()
+    platform = SimulatedPlatform({f"r{i}": Money.of(100, "EUR") for i in range(100)}, quota=(60, 60))
+    executor = OutboxExecutor(ledger, {"simulated": platform}, headroom=1.0)
+    executor.execute(make_plan("p", {f"r{i}": (100, 120) for i in range(100)}), now=start)
+    run_out(executor, start)
+    assert [(r.entry.is_open, r.entry.body["since"] is None) for r in ledger.entries(kind="wait")] == [(True, False), (False, True)]
+    assert len(delay_report(ledger)) == 100
+
+
 def test_open_and_ended_actions_are_counted_not_hidden(make_plan: Make, start: datetime) -> None:
     """Quantiles are of confirmed actions; the others are said."""
     ledger = MemoryLedger()

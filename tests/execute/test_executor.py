@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+import attrs
 import pytest
 
 from closedloop.errors import ConfigurationError, ConflictError, UnknownPlatformError
@@ -300,3 +301,63 @@ def test_pause_and_resume_leave_the_budget_alone(make_plan: Make, start: datetim
     assert platform.budget_at("a", end) == euros(0)
     executor.submit("go", [Change(action_id="resume", target=pause.target, kind="resume")], now=end + MINUTE, reason="it is up again")
     assert platform.budget_at("a", end + MINUTE) == euros(120)
+
+
+def test_a_platforms_refusal_outlives_the_process(make_plan: Make, start: datetime) -> None:
+    """Told to wait an hour, no action of that quota is tried by the next process either before the hour is over."""
+    ledger = MemoryLedger()
+    platform = SimulatedPlatform({"a": euros(100), "b": euros(100)}, quota=(100, 60))
+    platform.fault("throttle", seconds=3600, resource="a")
+    OutboxExecutor(ledger, {"simulated": platform}).execute(make_plan("p", {"a": (100, 120, 2.0)}), now=start)
+    asked = len(platform.requests())
+    executor = OutboxExecutor(ledger, {"simulated": platform})
+    executor.execute(make_plan("q", {"b": (100, 120)}), now=start + MINUTE)
+    assert len(platform.requests()) == asked
+    run_out(executor, start + MINUTE)
+    assert all(at >= start + 60 * MINUTE for at, _ in platform.requests()[asked:])
+    assert {**states(executor, "p"), **states(executor, "q")} == {"a": "confirmed", "b": "confirmed"}
+
+
+def test_the_platforms_word_on_usage_outlives_the_process(make_plan: Make, start: datetime) -> None:
+    """Told that others use nearly all of a quota, the next process waits as this one would have."""
+
+    class Telling(SimulatedPlatform):
+        def send(self, change: Change, *, now: datetime, timeout: float = 10.0):  # type: ignore[no-untyped-def]
+            return attrs.evolve(super().send(change, now=now, timeout=timeout), usage={self.name: 0.99})
+
+    ledger = MemoryLedger()
+    platform = Telling({"a": euros(100), "b": euros(100)}, quota=(1000, 3600), latency=MINUTE)
+    OutboxExecutor(ledger, {"simulated": platform}).execute(make_plan("p", {"a": (100, 120)}), now=start)
+    asked = len(platform.requests())
+    executor = OutboxExecutor(ledger, {"simulated": platform})
+    executor.execute(make_plan("q", {"b": (100, 120)}), now=start + MINUTE)
+    run_out(executor, start + MINUTE)
+    changes = [r.sent_at for r in executor.receipts("q")]
+    assert changes[0] is not None
+    assert changes[0] >= start + 59 * MINUTE
+    assert len(platform.requests()) > asked
+
+
+def test_a_worker_may_come_back_under_its_name(make_plan: Make, start: datetime) -> None:
+    """A second process of the same name goes on; its records do not meet those of the first."""
+    ledger = MemoryLedger()
+    platform = SimulatedPlatform({r: euros(100) for r in "abc"}, quota=(100, 60), latency=MINUTE)
+    for i, resource in enumerate("abc"):
+        executor = OutboxExecutor(ledger, {"simulated": platform}, worker="w", headroom=1.0)
+        executor.execute(make_plan(resource, {resource: (100, 120 + i)}), now=start + i * MINUTE)
+        executor.tick(start + i * MINUTE + MINUTE / 2)
+    run_out(executor, start + 5 * MINUTE)
+    assert {r.entry.body["action"]["receipt"]["state"] for r in ledger.newest("action")} == {"confirmed"}
+    assert len({r.entry.key for r in ledger.entries(kind="request")}) == len(platform.requests())
+
+
+def test_the_adapters_versions_are_recorded_once(make_plan: Make, start: datetime) -> None:
+    """SDK and API versions stand in the ledger beside the plans, once for each set of versions."""
+    ledger = MemoryLedger()
+    platform = SimulatedPlatform({"a": euros(100)})
+    for i, api in enumerate(("v25", "v25", "v26", "v25")):
+        platform.versions = {"sdk": "34.0.0", "api": api}  # type: ignore[attr-defined]
+        executor = OutboxExecutor(ledger, {"simulated": platform})
+        for j in range(2):
+            executor.execute(make_plan(f"p{i}{j}", {"a": (100 + 2 * i + j, 101 + 2 * i + j)}), now=start + (2 * i + j) * MINUTE)
+    assert [r.entry.body["versions"]["api"] for r in ledger.entries(kind="platform", subject="simulated")] == ["v25", "v26"]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from closedloop.errors import ConfigurationError
 from closedloop.execute import QuotaGate
+from closedloop.execute.quota import Use
 
 SECOND = 1_000_000
 
@@ -91,7 +92,7 @@ def test_a_restart_changes_nothing(steps: list[tuple[int, int]], cut: int, limit
     whole = drive(QuotaGate(headroom=1.0), limits, gaps, costs)
     cut = min(cut, len(steps))
     first = drive(QuotaGate(headroom=1.0), limits, gaps[:cut], costs[:cut])
-    rebuilt = QuotaGate(headroom=1.0, history=lambda window_us: [(at, "a", u) for at, u in zip(*first, strict=True)])
+    rebuilt = QuotaGate(headroom=1.0, history=lambda window_us: [Use(at, "a", u) for at, u in zip(*first, strict=True)])
     second = drive(
         rebuilt, limits, [sum(gaps[:cut], 0) + (gaps[cut] if cut < len(gaps) else 0), *gaps[cut + 1 :]][: len(steps) - cut], costs[cut:]
     )
@@ -156,3 +157,19 @@ def test_what_never_fits_is_said() -> None:
         gate.wait(0, [("account", 2.0, 60.0)], {"account": 3.0})
     with pytest.raises(ConfigurationError):
         gate.wait(0, [("account", 0.0, 60.0)], {"account": 1.0})
+
+
+def test_what_the_platform_said_is_rebuilt() -> None:
+    """Charges and the platform's own word, taken from the past in their order, give the gate that heard them at the time."""
+    past = [Use(0, "a", 2.0), Use(SECOND, "a", 0.5, is_share=True), Use(2 * SECOND, "a", 1.0), Use(3 * SECOND, "a", 0.1, is_share=True)]
+    limits = [("a", 10.0, 60.0), ("a", 1000.0, 3600.0)]
+    live = QuotaGate(headroom=1.0)
+    live.wait(0, limits, {"a": 1.0})
+    live.absorb(past)
+    rebuilt = QuotaGate(headroom=1.0, history=lambda window_us: past)
+    for gate in (live, rebuilt):
+        now = 4 * SECOND
+        assert gate.wait(now, limits[:1], {"a": 4.0}) == now, "5 by the platform's word, 1 charged since"
+        assert gate.wait(now, limits[:1], {"a": 5.0}) > now
+        assert gate.wait(now, limits[1:], {"a": 499.0}) == now
+        assert gate.wait(now, limits[1:], {"a": 500.0}) > now

@@ -288,6 +288,7 @@ class Dispatcher:
             return True
         if until > at_us:
             self.outbox.park(place, scope, at_us if place[4] < 0 else place[4], until)
+            self.outbox.begin_wait(scope, at_us)
         return until > at_us
 
     def _note(self, action: Action, at: datetime, code: str, message: str, due_at: datetime) -> None:
@@ -369,6 +370,7 @@ class Dispatcher:
         words = {"code": result.code, "message": result.message[:_LONGEST_MESSAGE]}
         if result.usage:
             self.gate.observe(to_us(at), result.usage)
+            self.outbox.stage_request(target.platform, at, [], result.usage)
         if result.status in ("accepted", "unknown"):
             if result.status == "unknown":
                 self.outbox.move(action, "lose", at, due_at=(action.receipt.sent_at or at) + self.quiet(target), **words)
@@ -383,6 +385,7 @@ class Dispatcher:
             retry_at = result.retry_at or at + self.timing.retry_delay
             for scope in (result.scope,) if result.scope else [scope for scope, _, _ in self.limits(target)]:
                 self.gate.block(scope, to_us(retry_at))
+                self.outbox.note_refusal(scope, at, retry_at)
             self.outbox.move(action, "throttle", at, due_at=retry_at, ready_at=at, **words)
         else:
             self._failed(target.platform, at, result.retry_at)

@@ -19,14 +19,15 @@ from closedloop.errors import ConfigurationError, ConflictError, UnknownPlatform
 from closedloop.execute.dispatch import Dispatcher, Timing
 from closedloop.execute.lifecycle import FIRST, IN_FLIGHT
 from closedloop.execute.outbox import KIND, REQUEST, Outbox, charges_since
-from closedloop.execute.quota import QuotaGate
+from closedloop.execute.quota import QuotaGate, Use
 from closedloop.execute.reconcile import Reconciliation, by_target, compare, restoring
+from closedloop.execute.resuming import resume
 from closedloop.execute.sharing import SharedDispatcher
 from closedloop.execute.standing import same_aspect
 from closedloop.execute.steady import SteadyClock
 from closedloop.interfaces import AppliesChanges, Claims, FindsCreated, Ledger, ReadsState
 from closedloop.records.action import Action, Change, Entry, Receipt, Receipts
-from closedloop.records.codec import decode, encode
+from closedloop.records.codec import canonical, decode, encode
 from closedloop.records.decision import Constraints, Decision, Plan, Target
 from closedloop.records.interval import Interval
 from closedloop.records.moments import from_us, to_us
@@ -34,6 +35,7 @@ from closedloop.records.money import Money
 
 EXECUTION = "execution"
 CLOCK = "clock"
+PLATFORM = "platform"
 
 
 @attrs.frozen(kw_only=True)
@@ -136,13 +138,14 @@ class OutboxExecutor:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
+        self._versions_known: set[str] = set()
         self._outbox.forget()
         self._gate = QuotaGate(headroom=self._headroom, workers=self._workers, history=self._charges)
         parts = (self._outbox, self._gate, self.platforms, self._timing)
         self._dispatcher = Dispatcher(*parts) if self._claims is None else SharedDispatcher(*parts, self._claims)
 
-    def _charges(self, window_us: int) -> Iterator[tuple[int, str, float]]:
-        now_us = to_us(self._steady.moment())
+    def _charges(self, window_us: int) -> Iterator[Use]:
+        now_us = to_us(min(self._steady.moment(), self._outbox.last_at or self._steady.moment()))
         return charges_since(self.ledger, from_us(max(0, now_us - window_us - window_us // 100)))
 
     @contextmanager
@@ -159,9 +162,7 @@ class OutboxExecutor:
             if self._steady.begin(now, seconds):
                 self._note_jump()
             if not loaded:
-                for action in self._outbox.actions.values():
-                    if action.receipt.state in IN_FLIGHT:
-                        self._gate.reserve(self._dispatcher.costs(None, action.receipt.change.target))
+                resume(self._dispatcher, self._steady.moment())
             elif self._shared:
                 self._outbox.catch_up()
             yield
@@ -256,6 +257,7 @@ class OutboxExecutor:
             self.ledger.append([entry])  # the same plan adds nothing; another one of the same id is refused
             return
         self._outbox.stage_entry(entry)
+        self._note_versions({order.change.target.platform for order in orders}, now)
         for order in orders:
             action_id = order.change.action_id
             known = self.ledger.newest(KIND, subject=action_id)
@@ -269,6 +271,15 @@ class OutboxExecutor:
             self._supersede(order.change, now)
             self._outbox.stage(self._action(plan_id, made_at, order, now), now)
         self._outbox.flush()
+
+    def _note_versions(self, names: set[str], now: datetime) -> None:
+        """Stage the versions of SDK and API that the adapters name, each once."""
+        for name in sorted(names - self._versions_known):
+            versions = dict(getattr(self.platforms[name], "versions", {}))
+            if versions:
+                key = f"{PLATFORM}:{name}:{canonical(versions)}"
+                self._outbox.stage_entry(Entry(kind=PLATFORM, subject=name, at=now, body={"versions": versions}, key=key))
+        self._versions_known |= names
 
     def _supersede(self, change: Change, now: datetime) -> None:
         """Take what waits for the same target out of the queue; what is under way is waited for."""

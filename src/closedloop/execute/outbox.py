@@ -8,6 +8,7 @@ no platform.
 from __future__ import annotations
 
 import heapq
+import uuid
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,8 @@ import attrs
 
 from closedloop.errors import ConflictError
 from closedloop.execute.lifecycle import FINAL, IN_FLIGHT, Event, after
+from closedloop.execute.quota import Use
+from closedloop.execute.waiting import WAIT, Waits
 from closedloop.interfaces import Ledger
 from closedloop.records.action import Action, Entry
 from closedloop.records.codec import decode, encode
@@ -45,7 +48,9 @@ class Outbox:
     def __init__(self, ledger: Ledger, worker: str) -> None:
         self.ledger = ledger
         self.worker = worker
-        self._written = 0  # requests recorded by this worker; makes their keys distinct
+        self._mark = f"{worker}:{uuid.uuid4().hex[:8]}"  # of this process: a worker of the same name may have died before
+        self._written = 0  # requests recorded by this process; with the mark it makes their keys distinct
+        self.waits = Waits(ledger, self._mark)
         self.forget()
 
     def forget(self) -> None:
@@ -58,20 +63,27 @@ class Outbox:
         self._parked: dict[str, list[Place]] = {}
         self._parked_until: dict[str, int] = {}
         self._queued: set[str] = set()
+        self._inherited: dict[str, int] = {}
         self._staged: list[Entry] = []
         self._order = 0
         self.seen = 0  # sequence number up to which other workers' records are known
         self._requests_seen = 0
+        self.last_at: datetime | None = None  # of what was recorded before this view was read
 
     def load(self) -> None:
         """Read the open actions from the ledger, unless that was done."""
         if self.loaded:
             return
         self.forget()
+        times = []
         for found in self.ledger.newest(KIND, only_open=True):
             self._take(decode(found.entry.body["action"]))
             self.seen = max(self.seen, found.sequence)
-        self._requests_seen = max((r.sequence for r in self.ledger.newest(REQUEST)), default=0)
+            times.append(found.entry.at)
+        requests = self.ledger.newest(REQUEST)
+        self._requests_seen = max((r.sequence for r in requests), default=0)
+        self.last_at = max([*times, *(r.entry.at for r in requests), *(r.entry.at for r in self.ledger.newest(WAIT))], default=None)
+        self.waits.load()
         self.loaded = True
 
     def catch_up(self) -> None:
@@ -91,14 +103,13 @@ class Outbox:
         found = self.actions.get(action.receipt.action_id)
         return found if found is not None and found.step == action.step else None
 
-    def others_charges(self) -> Iterator[tuple[int, str, float]]:
-        """Yield what other workers charged to quotas since the last call, oldest first."""
-        mine = f"{REQUEST}:{self.worker}:"
+    def others_charges(self) -> Iterator[Use]:
+        """Yield what other workers charged to quotas, or were told of them, since the last call, oldest first."""
+        mine = f"{REQUEST}:{self._mark}:"
         for found in self.ledger.entries(kind=REQUEST, after=self._requests_seen):
             self._requests_seen = found.sequence
             if not found.entry.key.startswith(mine):
-                for scope, units in found.entry.body["charges"]:
-                    yield to_us(found.entry.at), scope, units
+                yield from uses_of(found.entry)
 
     # ---------------------------------------------------------------- records
 
@@ -124,12 +135,16 @@ class Outbox:
         """Stage any other record, for the same transaction."""
         self._staged.append(entry)
 
-    def stage_request(self, platform: str, at: datetime, charges: list[tuple[str, float]]) -> None:
-        """Stage what a request will use of the quotas; nothing where it counts against none."""
-        if charges:
+    def stage_request(
+        self, platform: str, at: datetime, charges: list[tuple[str, float]], usage: Mapping[str, float] | None = None
+    ) -> None:
+        """Stage what a request will use of the quotas, and what the platform says is used; nothing where there is nothing to say."""
+        if charges or usage:
             self._written += 1
-            body = {"charges": [[scope, units] for scope, units in charges]}
-            self._staged.append(Entry(kind=REQUEST, subject=platform, at=at, body=body, key=f"{REQUEST}:{self.worker}:{self._written}"))
+            body: dict[str, Any] = {"charges": [[scope, units] for scope, units in charges]}
+            if usage:
+                body["usage"] = dict(usage)
+            self._staged.append(Entry(kind=REQUEST, subject=platform, at=at, body=body, key=f"{REQUEST}:{self._mark}:{self._written}"))
 
     def flush(self) -> set[str]:
         """Make everything staged durable; return the actions of which another worker was quicker (their records here are void).
@@ -278,6 +293,21 @@ class Outbox:
         self._parked_until[scope] = until_us
         self._queued.add(key)
 
+    def begin_wait(self, scope: str, at_us: int) -> None:
+        """Stage the record that actions wait for a scope, unless that is known."""
+        self._staged += self.waits.begin(scope, from_us(at_us))
+
+    def note_refusal(self, scope: str, at: datetime, until: datetime) -> None:
+        """Stage the record that a platform refuses a scope."""
+        self._staged += self.waits.refuse(scope, at, until)
+
+    def inherit(self, action: Action, since: datetime) -> None:
+        """Note since when an action has waited for quota, in an earlier process too."""
+        if action.receipt.state == "throttled":
+            self.actions[action.receipt.action_id] = attrs.evolve(action, ready_at=since)
+        else:
+            self._inherited[action.receipt.action_id] = to_us(since)
+
     def next_place(self, now_us: int) -> tuple[Place, Action] | None:
         """Take the most valuable action that may be considered now out of the queue."""
         while True:
@@ -285,6 +315,7 @@ class Outbox:
             for scope, places in list(self._parked.items()):
                 if not places:
                     del self._parked[scope], self._parked_until[scope]
+                    self._staged += self.waits.end(scope, from_us(now_us))
                 elif self._parked_until[scope] <= now_us and (best is None or places[0] < best[0]):
                     best = places
             if best is None:
@@ -293,7 +324,8 @@ class Outbox:
             self._queued.discard(place[3])
             action = self.actions.get(place[3])
             if action is not None and action.receipt.state not in IN_FLIGHT and action.due_at is None:
-                return place, action
+                since_us = self._inherited.pop(place[3], place[4])
+                return (*place[:4], since_us), action
 
     def next_due(self) -> datetime | None:
         """Return when something will have to be done next, None when nothing is open."""
@@ -309,9 +341,16 @@ class Outbox:
         return from_us(min(times)) if times else None
 
 
-def charges_since(ledger: Ledger, since: datetime) -> Iterator[tuple[int, str, float]]:
-    """Yield what was charged to quotas since a time, oldest first."""
+def charges_since(ledger: Ledger, since: datetime) -> Iterator[Use]:
+    """Yield what was charged to quotas, and what platforms said of them, since a time, oldest first."""
     for found in ledger.entries(kind=REQUEST, since=since):
-        body: Mapping[str, Any] = found.entry.body
-        for scope, units in body["charges"]:
-            yield to_us(found.entry.at), scope, units
+        yield from uses_of(found.entry)
+
+
+def uses_of(entry: Entry) -> Iterator[Use]:
+    """Yield what the record of a request says of quotas."""
+    at_us = to_us(entry.at)
+    for scope, units in entry.body["charges"]:
+        yield Use(at_us, scope, units)
+    for scope, share in entry.body.get("usage", {}).items():
+        yield Use(at_us, scope, share, is_share=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from closedloop.errors import ConfigurationError
 
@@ -17,6 +18,15 @@ SLOTS = 240
 Limits = Sequence[tuple[str, float, float]]
 Costs = Mapping[str, float]
 _TINY = 1e-9  # sums of decimal units must not refuse what fits exactly
+
+
+class Use(NamedTuple):
+    """What a quota has been used for: units that were charged, or the share of it that the platform says is in use."""
+
+    at_us: int
+    scope: str
+    amount: float
+    is_share: bool = False
 
 
 class RollingWindow:
@@ -54,6 +64,16 @@ class RollingWindow:
             slots.append([end, units])
         self.used += units
 
+    def take(self, use: Use) -> None:
+        """Count a use; a platform's own word raises the count, and never lowers it."""
+        if not use.is_share:
+            self.add(use.at_us, use.amount)
+            return
+        self.forget(use.at_us)
+        missing = use.amount * self.limit - self.used
+        if missing > 0:
+            self.add(use.at_us, missing)
+
     def free_at(self, now_us: int, excess: float) -> int:
         """Return when at least ``excess`` of the used units will have left the window."""
         for end, units in self._slots:
@@ -71,8 +91,7 @@ class QuotaGate:
             that a request travels.
         workers: How many workers share the quotas at most. A request is counted when it is charged and arrives a little later, so
             each other worker may have one action on its way that the server counts in a later window: room is left for them.
-        history: Called with a window's length in microseconds when that length is first met; returns past charges of it as
-            (microseconds, scope, units), oldest first.
+        history: Called with a window's length in microseconds when that length is first met; returns the past uses of it, oldest first.
 
     >>> gate = QuotaGate(headroom=1.0)
     >>> limits = [("account", 2.0, 60.0)]
@@ -80,9 +99,7 @@ class QuotaGate:
     [0, 60000001, 60000001]
     """
 
-    def __init__(
-        self, *, headroom: float = 0.9, workers: int = 1, history: Callable[[int], Iterable[tuple[int, str, float]]] | None = None
-    ) -> None:
+    def __init__(self, *, headroom: float = 0.9, workers: int = 1, history: Callable[[int], Iterable[Use]] | None = None) -> None:
         if not 0.0 < headroom <= 1.0:
             raise ConfigurationError("a share lies in (0, 1]", "headroom", headroom)
         if workers < 1:
@@ -92,7 +109,7 @@ class QuotaGate:
         self._largest: dict[str, float] = {}
         self._history = history
         self._horizon_us = 0
-        self._past: dict[str, list[tuple[int, float]]] = {}
+        self._past: dict[str, list[Use]] = {}
         self._windows: dict[tuple[str, float, float], RollingWindow] = {}
         self._blocked: dict[str, int] = {}
         self._reserved: dict[str, float] = {}
@@ -107,11 +124,11 @@ class QuotaGate:
             if window_us > self._horizon_us and self._history is not None:
                 self._horizon_us = window_us
                 self._past = {}
-                for at_us, name, used in self._history(window_us):
-                    self._past.setdefault(name, []).append((at_us, used))
+                for use in self._history(window_us):
+                    self._past.setdefault(use.scope, []).append(use)
             found = self._windows[scope, units, seconds] = RollingWindow(units, window_us)
-            for at_us, used in self._past.get(scope, ()):
-                found.add(at_us, used)
+            for use in self._past.get(scope, ()):
+                found.take(use)
             self._by_scope.setdefault(scope, []).append(found)
         return found
 
@@ -174,11 +191,11 @@ class QuotaGate:
                     charged.append((scope, cost))
         return charged
 
-    def absorb(self, charges: Iterable[tuple[int, str, float]]) -> None:
-        """Count what other workers used, as (microseconds, scope, units)."""
-        for at_us, scope, units in charges:
-            for window in self._by_scope.get(scope, ()):
-                window.add(at_us, units)
+    def absorb(self, uses: Iterable[Use]) -> None:
+        """Count what other workers used, or were told is used."""
+        for use in uses:
+            for window in self._by_scope.get(use.scope, ()):
+                window.take(use)
 
     def reserve(self, costs: Costs, sign: int = 1) -> None:
         """Set units aside for a confirmation to come, or give them back with ``sign=-1``."""
@@ -191,9 +208,4 @@ class QuotaGate:
 
     def observe(self, now_us: int, usage: Mapping[str, float]) -> None:
         """Take the platform's own word on a scope: the share of its quota in use (1 is all of it), never below our own count."""
-        for scope, share in usage.items():
-            for window in self._by_scope.get(scope, ()):
-                window.forget(now_us)
-                missing = share * window.limit - window.used
-                if missing > 0:
-                    window.add(now_us, missing)
+        self.absorb(Use(now_us, scope, share, is_share=True) for scope, share in usage.items())
