@@ -61,17 +61,29 @@ def constraints(total: float, variant: str) -> Constraints:
     return Constraints(total=total, max_step=0.3, gate="evidence" if variant.startswith("evidence gate") else "volume")
 
 
-def one_peer(policy: type, market: Market, days: int, seed: int) -> dict[str, list[float]]:
-    """Run a peer and return the expected conversions caused, day by day."""
+def one_peer(policy: type, market: Market, days: int, seed: int) -> dict[str, object]:
+    """Run a peer and return the expected conversions caused, day by day, and how the intervals that it implies stand to the truth."""
     player, history = policy(market, seed), []
     now, caused = np.full(len(market.arms), market.scenario.total / len(market.arms)), []
+    spent, by_arm, inside, widths = [], [], [], []
     for day in range(days):
         if day >= WARM_UP:
             now = np.asarray(player.budgets(day, history, now), dtype=float)
         budgets = dict(zip(market.arms, np.maximum(now, 0.0).tolist(), strict=True))
         history.append(market.advance(day, budgets))
-        caused.append(market.truth(day, budgets).total)
-    return {"caused": caused, "spend": [market.scenario.total] * days}
+        truth = market.truth(day, budgets)
+        caused.append(truth.total)
+        spent.append(np.array(list(budgets.values())))
+        by_arm.append(truth.conversions)
+        stated = player.states(day, history) if day >= WARM_UP and day % 7 == 6 else None
+        if stated is not None:
+            week = sum(spent[-7:])
+            for k in np.flatnonzero(week >= 1.0):
+                true = sum(by_arm[-7:])[k] / week[k]
+                inside.append(bool(stated[0][k] <= true <= stated[1][k]))
+                widths.append(float((stated[1][k] - stated[0][k]) / true) if true > 0 else np.inf)
+    out: dict[str, object] = {"caused": caused, "spend": [market.scenario.total] * days}
+    return {**out, "covered": inside, "width": widths} if inside else out
 
 
 def one_loop(name: str, variant: str, days: int, seed: int) -> dict[str, object]:
@@ -98,7 +110,10 @@ def one_loop(name: str, variant: str, days: int, seed: int) -> dict[str, object]
             covered = coverage(simulator, runs[-7:], run.report.signals, seed)
             inside += covered[0]
             widths += covered[1]
+    tests = loop.holdouts()
     return {
+        "tests": len(tests),
+        "tests_cost": sum(t.cost for t in tests) / max(sum(d.caused for d in runs), 1e-9),
         "caused": [d.caused for d in runs], "spend": [d.spend for d in runs], "covered": inside, "width": widths, "held": held,
         "seconds": sum(run.report.timings.values()),
     }  # fmt: skip
@@ -166,12 +181,14 @@ def show(name: str, runs: list[dict[str, dict]]) -> None:
         if "covered" in runs[0][policy]:
             inside = [c for r in runs for c in r[policy]["covered"]]
             widths = [w for r in runs for w in r[policy]["width"]]
-            held = sum(r[policy]["held"] for r in runs) / sum(len(r[policy]["caused"]) for r in runs)
-            seconds = np.median([r[policy]["seconds"] for r in runs])
             said = (
                 f"90 % intervals hold the truth {100 * np.mean(inside):.0f} % of {len(inside)}, median width {np.median(widths):.2f} of it"
             )
-            print(f"{'':4s}{said}; held for health {100 * held:.0f} % of days; last cycle {seconds:.2f} s")
+            if "held" in runs[0][policy]:
+                held = sum(r[policy]["held"] for r in runs) / sum(len(r[policy]["caused"]) for r in runs)
+                tests, cost = (np.median([r[policy][name] for r in runs]) for name in ("tests", "tests_cost"))
+                said += f"; held for health {100 * held:.0f} % of days; {tests:.0f} tests, {100 * cost:.1f} % of the conversions"
+            print(f"{'':4s}{said}")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import betaincinv, gammaincinv
 
 from closedloop.simulation import Market, Tally
 
@@ -29,6 +30,15 @@ class Equal:
     def budgets(self, day: int, history: Sequence[Tally], now: Spend) -> Spend:
         return np.full(self.arms, self.total / self.arms)
 
+    def states(self, day: int, history: Sequence[Tally]) -> tuple[Spend, Spend] | None:
+        """Return the 90 % interval of conversions per unit of spend that the policy's own numbers imply, None where they imply none."""
+        return None
+
+
+def _of_counts(counts: Spend, spent: Spend) -> tuple[Spend, Spend]:
+    """Return the 90 % Gamma interval of a rate (half a count added, as for Jeffreys' prior)."""
+    return tuple(gammaincinv(counts + 0.5, level) / np.maximum(spent, 1e-9) for level in (0.05, 0.95))
+
 
 class Planner(Equal):
     """A planner who knows each arm's first-unit return within a factor (standard deviation of its log 0.7) and its size within 0.5.
@@ -46,8 +56,13 @@ class Planner(Equal):
             role = {c.campaign: c.role for c in self.market.scenario.campaigns}
             flattered = np.array([3.0 if role[str(a[1])] != "prospecting" else 1.0 for a in self.market.arms])
             guess = value * flattered * np.exp(self.rng.normal(0, 0.7, self.arms))
-            self.split = best_split(self.total, guess, half * np.exp(self.rng.normal(0, 0.5, self.arms)))
+            size = half * np.exp(self.rng.normal(0, 0.5, self.arms))
+            self.split = best_split(self.total, guess, size)
+            self.at_split = guess * size / (size + self.split)
         return self.split
+
+    def states(self, day: int, history: Sequence[Tally]) -> tuple[Spend, Spend] | None:
+        return self.at_split * np.exp(-1.645 * 0.7), self.at_split * np.exp(1.645 * 0.7)
 
 
 class GreedyLastClick(Equal):
@@ -60,6 +75,9 @@ class GreedyLastClick(Equal):
             return now
         credit = sum(t.last_click for t in history[-14:]) + 0.5
         return self.total * credit / credit.sum()
+
+    def states(self, day: int, history: Sequence[Tally]) -> tuple[Spend, Spend] | None:
+        return _of_counts(sum(t.last_click for t in history[-14:]), sum(t.spent for t in history[-14:]))
 
 
 class TwentyPercent(Equal):
@@ -74,6 +92,9 @@ class TwentyPercent(Equal):
         good = claimed / np.maximum(spent, 1e-9) > claimed.sum() / spent.sum()
         moved = np.maximum(now, 0.002 * self.total) * np.where(good, 1.2, 0.8)
         return self.total * moved / moved.sum()
+
+    def states(self, day: int, history: Sequence[Tally]) -> tuple[Spend, Spend] | None:
+        return _of_counts(sum(t.claimed for t in history[-7:]), sum(t.spent for t in history[-7:]))
 
 
 class Thompson(Equal):
@@ -97,6 +118,12 @@ class Thompson(Equal):
         bandit.fit(decisions=decisions, rewards=rewards)
         shares = np.bincount([bandit.predict() for _ in range(300)], minlength=self.arms) / 300.0
         return self.total * shares
+
+    def states(self, day: int, history: Sequence[Tally]) -> tuple[Spend, Spend] | None:
+        spent = sum(t.spent for t in history[-28:])
+        units = np.maximum(np.round(spent / 10.0), 1)
+        wins = np.minimum(sum(t.last_click for t in history[-28:]), units)
+        return tuple(betaincinv(wins + 1.0, units - wins + 1.0, level) / 10.0 for level in (0.05, 0.95))
 
 
 class Saturation(Equal):

@@ -22,7 +22,7 @@ from closedloop.records.signal import Signals
 from closedloop.records.window import AttributionWindow
 
 _YEAR = 365.25
-_COST_HALF_LIFE = 3.0  # days; what a click costs follows the budget, which moves: it is that of the recent days
+_COST_HALF_LIFE = 28.0  # days; what a click costs is averaged over recent weeks even where rates forget nothing
 
 
 def _half_life(value: str | timedelta | None) -> timedelta | None:
@@ -105,8 +105,7 @@ class BayesClassifier:
         caused = None
         if isinstance(self.incrementality, CausalEvidence):
             caused = caused_rates(
-                outcomes, evidence, rates, group, self.incrementality, hazard=hazard, cost_half_life_days=days or _COST_HALF_LIFE,
-                level=self.level, seed=self.seed,
+                outcomes, evidence, rates, group, self.incrementality, hazard=hazard, level=self.level, seed=self.seed
             )  # fmt: skip
             evidence, rates = caused.evidence, caused.rates
             tests = len(self.incrementality.tests)

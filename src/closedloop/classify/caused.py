@@ -47,6 +47,8 @@ Incrementality = Mapping[Arm, Interval] | CausedShares | CausalEvidence
 _K = 0.5  # concentration of the weak prior under which the credit of an arm is read, before it is taken out again
 _DRAWS = 1500  # joint draws of what arms cause
 _DAILY = 0.15  # default scatter of a day's log price of an exposure
+_HALF_LIVES = (3.0, 7.0, 14.0, 28.0)  # days over which a price is averaged: the shortest with enough exposures
+_ENOUGH = 50.0
 _APART = 0.5  # relative spread of the backgrounds of arms that one test covers together
 
 
@@ -128,7 +130,6 @@ def caused_rates(
     known: CausalEvidence,
     *,
     hazard: float | None,
-    cost_half_life_days: float,
     level: float,
     seed: int,
 ) -> Caused:
@@ -141,7 +142,6 @@ def caused_rates(
         group: Group of each arm in canonical order, shape (A,).
         known: Tests and priors.
         hazard: As in `fit_rates`.
-        cost_half_life_days: Half-life of the weights with which exposures and spend were averaged.
         level: Level of the intervals of the shares.
         seed: Seed of all draws.
 
@@ -167,6 +167,9 @@ def caused_rates(
         bare[name] = fit_rates(outcomes, e, group, len(centre), outcomes.delay.get(name), hazard=hazard, seed=seed, priors=weak)
     names = list(kinds)
     mu = np.stack([np.exp(bare[name].priors.log_mu[group, 0]) for name in names])[main, np.arange(n)]  # type: ignore[union-attr]
+    price = _recent_price(outcomes, evidence, main)
+    kinds = {name: attrs.evolve(e, cost_exposure=price.exposures[name]) for name, e in kinds.items()}
+    evidence = attrs.evolve(evidence, kinds=kinds, spend_weighted=price.spend)
     likes = [_summed(names, _of(bare, what), evidence, main) for what in ("mixture", "fewest", "most")]
     own = likes[0]
     assert own is not None
@@ -202,7 +205,7 @@ def caused_rates(
         evidence=attrs.evolve(evidence, kinds=only),
         rates=new,
         shared=found[0].shared,
-        price_spread=price_spread(outcomes, evidence, np.array([e.kind for e in kinds.values()])[main], cost_half_life_days),
+        price_spread=price.spread,
         share=share,
         source=source,
     )
@@ -275,41 +278,77 @@ def _counted(test: LiftResult, part: float) -> tuple[float, float, float, float,
     return test.control * part, odds, (test.treated - test.attributed) * part, np.nan, np.nan
 
 
-def price_spread(outcomes: Outcomes, evidence: Evidence, kind: npt.NDArray[np.intp], half_life_days: float) -> FloatArray:
-    """Return how far the recent price of an exposure may be from the typical one: the standard deviation of its log, shape (A,).
+@attrs.frozen(kw_only=True, eq=False)
+class _Price:
+    """What exposures cost of late, per arm in canonical order.
 
-    From one day to the next prices scatter by what they do in arms with many exposures, and by the chance of few exposures.
+    Args:
+        exposures: By kind of touch, weighted exposures, shape (A,).
+        spend: Spend under the same weights, shape (A,).
+        spread: Standard deviation of the log of spend per exposure of the main kind, shape (A,).
+    """
+
+    exposures: dict[str, FloatArray]
+    spend: FloatArray
+    spread: FloatArray
+
+
+def _recent_price(outcomes: Outcomes, evidence: Evidence, main: npt.NDArray[np.intp]) -> _Price:
+    """Return exposures and spend of the last days: the price follows the budget, so it is that of the days just past.
+
+    An arm with few exposures looks further back. From one day to the next prices scatter by what they do in arms with many exposures,
+    and by the chance of few.
 
     Args:
         outcomes: Cohorts and spend.
         evidence: The arms.
-        kind: Main kind of touch of each arm, canonical order, shape (A,).
-        half_life_days: Of the weights of the average.
+        main: Position of each arm's main kind among the kinds of touch, shape (A,).
     """
-    n = len(kind)
-    c, s = outcomes.cohorts, outcomes.spend
+    n, c, s = len(main), outcomes.cohorts, outcomes.spend
     place = np.full(len(outcomes.arms), -1, dtype=np.int64)
-    complete = np.flatnonzero(outcomes.arms.complete)
-    place[complete[evidence.canonical]] = np.arange(n)
-    unit = place[c.arm]
-    used = (unit >= 0) & (c.exposures > 0)
-    used[used] = c.kind[used] == kind[unit[used]]
-    key, spend_key = (a.arm[m].astype(np.int64) * (1 << 32) + a.day[m] for a, m in ((c, used), (s, slice(None))))
-    at = np.minimum(np.searchsorted(spend_key, key), max(len(spend_key) - 1, 0))
-    if not len(spend_key) or not len(key):
-        return np.zeros(n)
-    spent = np.where(spend_key[at] == key, s.spend[at], 0.0)
-    arm, day, exposures = unit[used], c.day[used].astype(np.float64), c.exposures[used]
-    whole = (spent > 0.0) & (day < evidence.watermark_day[arm])  # a day that is not over has spent for what comes later
-    arm, day, exposures, spent = arm[whole], day[whole], exposures[whole], spent[whole]
-    log, chance = np.log(exposures / spent), 1.0 / exposures
-    follows = (arm[1:] == arm[:-1]) & (day[1:] == day[:-1] + 1) & (exposures[1:] >= 20) & (exposures[:-1] >= 20)
-    steps = 0.5 * (np.diff(log) ** 2 - chance[1:] - chance[:-1])[follows]
-    daily = (max(float(steps.sum()), 0.0) + 10 * _DAILY**2) / (len(steps) + 10)  # ten days' worth of the default
-    weight = np.exp2(-(evidence.watermark_day[arm] - day) / half_life_days)
-    bought = np.bincount(arm, weight * exposures, n)
-    squared = np.bincount(arm, weight**2 * (exposures**2 * daily + exposures), n)
-    return np.sqrt(np.divide(squared, bought**2, out=np.zeros(n), where=bought > 0))
+    place[np.flatnonzero(outcomes.arms.complete)[evidence.canonical]] = np.arange(n)
+    kind = np.array([e.kind for e in evidence.kinds.values()])[main]
+
+    def ages(arm: npt.NDArray[np.int32], day: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], FloatArray]:
+        unit = place[arm]
+        return unit, np.where(unit >= 0, evidence.watermark_day[unit], 0.0) - day
+
+    (unit, age), (spender, since) = ages(c.arm, c.day), ages(s.arm, s.day)
+    settled = np.zeros(n + 1, dtype=np.bool_)  # arms with a whole day behind them; one that is not over has paid for what comes later
+    settled[spender[(spender >= 0) & (since > 0)]] = True
+    mine, paid = (unit >= 0) & ((age > 0) | ~settled[unit]), (spender >= 0) & ((since > 0) | ~settled[spender])
+    own = mine & (c.kind == kind[unit])
+    daily = _daily_scatter(c.arm[own], c.day[own], c.exposures[own], s.arm[paid], s.day[paid], s.spend[paid])
+    out = _Price(exposures={name: np.zeros(n) for name in evidence.kinds}, spend=np.zeros(n), spread=np.zeros(n))
+    open_ = np.ones(n, dtype=np.bool_)
+    for half_life in _HALF_LIVES:
+        weight, spending = np.exp2(-age / half_life) * mine, np.exp2(-since / half_life) * paid
+        bought = np.bincount(unit[own], (weight * c.exposures)[own], n)
+        spent = np.bincount(spender[paid], (spending * s.spend)[paid], n)
+        now = open_ & (((bought >= _ENOUGH) & (spent > 0)) | (half_life == _HALF_LIVES[-1]))
+        squared = np.bincount(unit[own], (weight**2 * (c.exposures**2 * daily + c.exposures))[own], n)
+        out.spread[now] = np.sqrt(np.divide(squared, bought**2, out=np.zeros(n), where=bought > 0))[now]
+        out.spend[now] = spent[now]
+        for name, e in evidence.kinds.items():
+            of_kind = mine & (c.kind == e.kind)
+            out.exposures[name][now] = np.bincount(unit[of_kind], (weight * c.exposures)[of_kind], n)[now]
+        open_ &= ~now
+    return out
+
+
+def _daily_scatter(
+    arm: npt.NDArray[np.int32], day: npt.NDArray[np.int32], exposures: FloatArray, spender: npt.NDArray[np.int32],
+    spent_on: npt.NDArray[np.int32], spend: FloatArray,
+) -> float:  # fmt: skip
+    """Return the variance of a day's log price beyond chance, from steps between neighbouring days with twenty exposures and more."""
+    key, spend_key = arm.astype(np.int64) * (1 << 32) + day, spender.astype(np.int64) * (1 << 32) + spent_on
+    if not len(key) or not len(spend_key):
+        return _DAILY**2
+    at = np.minimum(np.searchsorted(spend_key, key), len(spend_key) - 1)
+    good = (spend_key[at] == key) & (spend[at] > 0.0) & (exposures >= 20)
+    key, log, chance = key[good], np.log(exposures[good] / spend[at][good]), 1.0 / exposures[good]
+    steps = 0.5 * (np.diff(log) ** 2 - chance[1:] - chance[:-1])[np.diff(key) == 1]
+    return (max(float(steps.sum()), 0.0) + 10 * _DAILY**2) / (len(steps) + 10)  # the default counts as ten days
 
 
 def sliced(draws: FloatArray) -> GammaMixture:

@@ -70,7 +70,10 @@ class Measured:
     @classmethod
     def nothing(cls) -> Measured:
         """Return that nothing was tested."""
-        return cls(arm=np.empty(0, dtype=np.int64), **{f.name: np.empty(0) for f in attrs.fields(cls)[1:8]})
+        none = np.empty(0)
+        return cls(
+            arm=np.empty(0, dtype=np.int64), exposures=none, control=none, odds=none, beyond=none, effect=none, error=none, moved=none
+        )
 
     def log_likelihood(self, row: int, r: FloatArray, b: FloatArray, v: FloatArray) -> FloatArray:
         """Return the log likelihood of one row; the three are broadcast.
