@@ -89,15 +89,17 @@ def curves_of(
     pooled = _curve(observed.sum(axis=0) + more.sum(axis=0), at_risk.sum(axis=0) + more_at_risk.sum(axis=0), prior, PRIOR_STRENGTH)
     if len(labels) < 2:
         return Curves(pooled=pooled, by_group={}, seen=pooled.share_seen[None, :])
-    observed, at_risk = observed + more[:-1], at_risk + more_at_risk[:-1]
+    observed, at_risk = observed + more[:-1], at_risk + more_at_risk[:-1]  # of the groups that there are
     shares = np.maximum(np.diff(pooled.share_seen, prepend=0.0), 1e-9)
     shares /= shares.sum()
-    strength = shrinkage(observed, at_risk, shares)
-    by_group = {label: _curve(observed[i], at_risk[i], shares, strength) for i, label in enumerate(labels)}
+    # What a group borrows can be no more than what the others have seen: else its curve would look surer than the pooled one.
+    others = (at_risk.sum(axis=0) + more_at_risk[-1] - at_risk) / np.cumsum(shares)
+    strength = np.clip(others, PRIOR_STRENGTH, max(PRIOR_STRENGTH, shrinkage(observed, at_risk, shares)))
+    by_group = {label: _curve(observed[i], at_risk[i], shares, strength[i]) for i, label in enumerate(labels)}
     return Curves(pooled=pooled, by_group=by_group, seen=np.stack([c.share_seen for c in by_group.values()]))
 
 
-def _curve(observed: FloatArray, at_risk: FloatArray, shares: FloatArray, strength: float) -> DelayCurve:
+def _curve(observed: FloatArray, at_risk: FloatArray, shares: FloatArray, strength: float | FloatArray) -> DelayCurve:
     a, b = posterior(observed, at_risk, shares, strength)
     hazard = a / (a + b)
     hazard[0] = 1.0

@@ -123,14 +123,16 @@ def shrinkage(observed: FloatArray, at_risk: FloatArray, shares: FloatArray) -> 
     return float(_STRENGTHS[int(np.argmax(likelihood))])
 
 
-def posterior(observed: npt.ArrayLike, at_risk: npt.ArrayLike, shares: npt.ArrayLike, strength: float) -> tuple[FloatArray, FloatArray]:
+def posterior(
+    observed: npt.ArrayLike, at_risk: npt.ArrayLike, shares: npt.ArrayLike, strength: float | FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Return the Beta posteriors of the reverse hazards under a prior that weighs ``strength`` outcomes.
 
     Args:
         observed: ``N[j]``, shape (..., J).
         at_risk: ``R[j]``, shape (..., J), ``R >= N``.
         shares: Prior distribution of the delay, shape (J,).
-        strength: Pseudo-outcomes of the prior, above 0.
+        strength: Pseudo-outcomes of the prior, above 0; one number, or one for each bin.
 
     Returns:
         Parameters ``a`` and ``b``, both above 0, shape (..., J). ``b[0]`` is a formality: ``g[0]`` is 1 by definition.
