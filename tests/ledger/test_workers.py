@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from closedloop.records.money import Money
 
 NAMES = [f"new{i}" for i in range(40)]
 QUOTA = (60.0, 1.0)
+FULL = pytest.mark.skipif(os.environ.get("CLOSEDLOOP_FULL") != "1", reason="set CLOSEDLOOP_FULL=1 for the longer run")
 
 
 class Distant(SimulatedPlatform):
@@ -85,17 +87,22 @@ def child(job: Callable[[], None]) -> int:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("killed", [False, True])
-def test_workers_never_send_twice(postgres: str, schema: str, tmp_path: Path, killed: bool) -> None:
-    """Three workers, one of them killed at work or none, share the actions: each is applied once, within the quota."""
+@pytest.mark.parametrize("kills", [0, 1, pytest.param(25, marks=FULL)])
+def test_workers_never_send_twice(postgres: str, schema: str, tmp_path: Path, kills: int) -> None:
+    """Three workers, some of them killed at work and begun anew under their names, share the actions: each is applied once, in quota."""
     server(tmp_path).close()
     PostgresLedger(postgres, schema=schema).close()
-    pids = [child(lambda n=n: live(postgres, schema, tmp_path, f"w{n}")) for n in range(3)]
-    if killed:
-        time.sleep(1.0)
-        os.kill(pids[0], signal.SIGKILL)
-    ends = [os.waitpid(pid, 0)[1] for pid in pids]
-    assert [os.waitstatus_to_exitcode(end) for end in ends] == [-signal.SIGKILL if killed else 0, 0, 0]
+    pids = {n: child(lambda n=n: live(postgres, schema, tmp_path, f"w{n}")) for n in range(3)}
+    chance = random.Random(kills)
+    killed = 0
+    for _ in range(kills):
+        time.sleep(chance.uniform(0.5, 0.9) if kills == 1 else chance.uniform(0.1, 0.5))
+        n = chance.randrange(3)
+        os.kill(pids[n], signal.SIGKILL)
+        killed += os.waitstatus_to_exitcode(os.waitpid(pids[n], 0)[1]) == -signal.SIGKILL
+        pids[n] = child(lambda n=n: live(postgres, schema, tmp_path, f"w{n}"))
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids.values()] == [0, 0, 0]
+    assert killed >= kills / 4, "they were killed at work"
     with PostgresLedger(postgres, schema=schema) as ledger:
         ledger.verify()
         receipts = OutboxExecutor(ledger, {"simulated": server(tmp_path)}).receipts("p")

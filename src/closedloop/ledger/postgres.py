@@ -2,7 +2,8 @@
 
 Law of this file: the same promises and the same chain as the embedded ledger; one writer at a time holds the end of the chain, by an
 advisory lock of the transaction. What a worker is doing is held by advisory locks of its session, which the server gives up by
-itself when the worker dies. Needs the extra ``postgres`` (psycopg 3), imported when a ledger is opened.
+itself when the worker dies. (A row taken with ``SKIP LOCKED`` is free again at the commit that records a send, before it is sent; a
+claim must outlast that commit.) Needs the extra ``postgres`` (psycopg 3), imported when a ledger is opened.
 
 References:
     PostgreSQL documentation, "Advisory Locks" and "Asynchronous Commit".

@@ -175,8 +175,7 @@ class SqliteLedger:
             )
             if states:
                 self._db.executemany(
-                    "INSERT INTO states VALUES (?, ?, ?)"
-                    " ON CONFLICT (name) DO UPDATE SET value = excluded.value, digest = excluded.digest",
+                    "INSERT INTO states VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value, digest = excluded.digest",
                     [(name, bytes(value), hashlib.sha256(value).hexdigest()) for name, value in states.items()],
                 )
         self._end = Head(lines[-1][0].sequence, lines[-1][1]) if lines else end
