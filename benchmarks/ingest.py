@@ -1,6 +1,7 @@
 """Ingestion against hand-written vectorised checks and against pandera alone: ratios of medians, one run.
 
-Run: python benchmarks/ingest.py [speed|memory|stream|recorder rows]
+Run: python benchmarks/ingest.py [speed|memory|linear|stream|curve|recorder rows]
+With CLOSEDLOOP_FULL=1 the curve goes to 50 million streamed rows, and the frame at once to 10 million.
 The same pandas frame (5 % bad rows) goes (a) through `TableIngestor`: validate, tag, dedupe, encode; (b) through hand-written pandas
 and numpy masks that find the same bad rows; (c) through a plain pandera schema with the same checks, lazily.
 """
@@ -8,6 +9,7 @@ and numpy masks that find the same bad rows; (c) through a plain pandera schema 
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import statistics
 import subprocess
@@ -166,15 +168,37 @@ def memory(n: int) -> None:
 
 
 def stream(n: int) -> None:
-    """Print the peak memory of streaming one Parquet file of n rows (in this process: run it in a fresh one)."""
+    """Print time and peak memory of streaming one Parquet file of n rows (in this process: run it in a fresh one)."""
     TableIngestor().ingest(table(100))
     with tempfile.TemporaryDirectory() as folder:
         path = write(Path(folder) / "events.parquet", n)
-        before, start, rows, accepted = resident_mb(), time.perf_counter(), 0, 0
+        before, start, rows, accepted = resident_mb(), time.process_time(), 0, 0
         for done in TableIngestor().stream(path):
             rows, accepted = rows + done.n_rows, accepted + done.n_accepted
-    took = time.perf_counter() - start
-    print(f"{rows:,} rows streamed: {accepted:,} accepted, peak {peak_mb() - before:,.0f} MB above the start, {rows / took:,.0f} rows/s")
+    took = time.process_time() - start
+    print(
+        f"{rows:>11,} rows streamed: {accepted:,} accepted, peak {peak_mb() - before:,.0f} MB above the start, "
+        f"{took:,.1f} s, {1e6 * took / rows:.2f} s a million",
+        flush=True,
+    )
+
+
+def curve(n: int) -> None:
+    """Print the curve of memory and time from one million rows to n, each in a fresh process."""
+    for rows in (1_000_000, 3_000_000, 12_000_000, 50_000_000):
+        if rows <= n:
+            subprocess.run([sys.executable, __file__, "stream", str(rows)], check=True)
+
+
+def linear(n: int) -> None:
+    """Print the processor time of ingesting one frame in memory of a tenth of n rows, and of n rows."""
+    ingestor = TableIngestor()
+    times = []
+    for rows in (n // 10, n):
+        frame = table(rows)
+        times.append(statistics.median(medians({"": lambda frame=frame: ingestor.ingest(frame)}, runs=3).values()))
+        print(f"{rows:>11,} rows at once: {times[-1]:.2f} s, {1e6 * times[-1] / rows:.2f} s a million", flush=True)
+    print(f"ten times the rows take {times[1] / times[0]:.1f} times the time")
 
 
 def write(path: Path, n: int) -> Path:
@@ -182,9 +206,11 @@ def write(path: Path, n: int) -> Path:
     code = (
         "import importlib.util as u, sys, pyarrow as pa, pyarrow.parquet as pq\n"
         "s = u.spec_from_file_location('b', sys.argv[1]); b = u.module_from_spec(s); s.loader.exec_module(b)\n"
-        "n, w, k = int(sys.argv[3]), None, 0\n"
+        "n, w, k, base = int(sys.argv[3]), None, 0, b.table(250_000)\n"
         "while n > 0:\n"
-        "    f = b.table(min(n, 250_000), seed=k); f['event_id'] = f['event_id'] + f'-{k}'\n"
+        "    f = base.iloc[:n].copy()\n"
+        "    for name in ('event_id', 'user_id'):\n"
+        "        f[name] = f[name] + f'-{k}'\n"  # new events of new users in every part
         "    t = pa.Table.from_pandas(f, preserve_index=False)\n"
         "    w = w or pq.ParquetWriter(sys.argv[2], t.schema); w.write_table(t); n -= 250_000; k += 1\n"
         "w.close()\n"
@@ -224,10 +250,10 @@ if __name__ == "__main__":
         for each, rows in (
             ("speed", 1_000_000),
             ("memory", 1_000_000),
-            ("stream", 1_000_000),
-            ("stream", 4_000_000),
+            ("linear", 10_000_000 if os.environ.get("CLOSEDLOOP_FULL") else 2_000_000),
+            ("curve", 50_000_000 if os.environ.get("CLOSEDLOOP_FULL") else 3_000_000),
             ("recorder", 200_000),
         ):
             subprocess.run([sys.executable, __file__, each, str(rows)], check=True)
     else:
-        {"speed": speed, "memory": memory, "stream": stream, "recorder": recorder}[task](size)
+        {"speed": speed, "memory": memory, "linear": linear, "stream": stream, "curve": curve, "recorder": recorder}[task](size)

@@ -33,7 +33,7 @@ from closedloop.records.tags import TagSchema  # noqa: E402
 
 HERE = Path(__file__).parent / "corpus"
 INGESTOR = TableIngestor(TagSchema(arm=("platform",)), zone="UTC")
-SLOW = 20.0
+SLOW = 10.0  # seconds of processor time: the clock on the wall also counts what else the machine does
 TOKENS = [
     b"event_id",
     b"kind",
@@ -83,7 +83,7 @@ TOKENS += [
 
 def one(door: str, data: bytes) -> None:
     """Feed one input to a door; raise when a promise is broken."""
-    start = time.perf_counter()
+    start = time.process_time()
     if door == "url":
         try:
             tags = landing_tags(data.decode("utf-8", "surrogateescape"))
@@ -104,7 +104,7 @@ def one(door: str, data: bytes) -> None:
             assert done.n_rows == done.n_accepted + len(done.quarantine) + done.n_duplicates
             assert "<script" not in done._repr_html_() + done.quarantine._repr_html_() + done.tags._repr_html_()
             repr(done.quarantine)
-    assert time.perf_counter() - start < SLOW, "too slow"
+    assert time.process_time() - start < SLOW, "too slow"
 
 
 def mutated(data: bytes, pool: list[bytes], rng: random.Random) -> bytes:
@@ -154,7 +154,8 @@ def main(doors: list[str], seconds: float) -> None:
     if atheris is not None:
         folder = HERE / doors[0]
         with tempfile.TemporaryDirectory() as found:
-            options = [f"-max_total_time={int(seconds)}", f"-artifact_prefix={folder}/failed-", "-max_len=20000"]
+            options = [f"-max_total_time={int(seconds)}", f"-artifact_prefix={folder}/failed-", "-max_len=20000", "-timeout=300"]
+            options += ["-report_slow_units=300", "-rss_limit_mb=3000"]
             atheris.Setup([sys.argv[0], *options, found, str(folder)], lambda data: one(doors[0], data))
             atheris.Fuzz()
         return

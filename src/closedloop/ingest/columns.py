@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from closedloop.ingest.buffers import numbered, text_array
+
 Int8 = npt.NDArray[np.int8]
 Int64 = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int32]
@@ -77,13 +79,20 @@ def encode_texts(column: Any) -> tuple[Codes, Objects]:
         column: A pandas Series of N values.
 
     Returns:
-        int32 codes of shape (N,) and an object array of distinct strings, in order of appearance.
+        int32 codes of shape (N,) and an object array of distinct strings.
     """
     import pandas as pd
 
     distinct: Any
+    array = text_array(column)
     if isinstance(column.dtype, pd.CategoricalDtype):
         raw, distinct = np.asarray(column.cat.codes), column.cat.categories
+    elif array is not None and (known := numbered(array)) is not None:  # Arrow's text is valid Unicode for certain
+        import pyarrow.compute as pc
+
+        raw, distinct = known[0], np.asarray(known[1].to_numpy(zero_copy_only=False), dtype=object)
+        if not pc.any(pc.or_(pc.utf8_is_space(known[1]), pc.equal(known[1], ""))).as_py():
+            return raw, distinct
     else:
         try:
             raw, distinct = pd.factorize(column.array, use_na_sentinel=True)
@@ -122,15 +131,19 @@ def sort_vocabulary(codes: Codes, distinct: Objects) -> tuple[Codes, Objects]:
     used = np.zeros(len(distinct) + 1, dtype=bool)
     used[codes] = True
     kept = np.flatnonzero(used[:-1])
-    texts = distinct[kept]
+    texts = distinct[kept] if len(kept) < len(distinct) else distinct
     order = _sorted_order(texts)
+    if order is None and len(kept) == len(distinct):
+        return codes, distinct
     table = np.full(len(distinct) + 1, -1, dtype=np.int32)
-    table[kept[order]] = np.arange(len(kept), dtype=np.int32)
-    return table[codes], texts[order]
+    table[kept if order is None else kept[order]] = np.arange(len(kept), dtype=np.int32)
+    return table[codes], texts if order is None else texts[order]
 
 
-def _sorted_order(texts: Objects) -> Int64:
-    """Positions that sort texts by code point; Arrow sorts UTF-8 bytes, which is the same order, several times faster."""
+def _sorted_order(texts: Objects) -> Int64 | None:
+    """Positions that sort texts by code point, None where they are; Arrow sorts UTF-8 bytes, which is the same order, much faster."""
+    if bool((texts[:-1] < texts[1:]).all()):
+        return None
     if len(texts) > 10_000 and find_spec("pyarrow") is not None:
         import pyarrow as pa
         import pyarrow.compute as pc

@@ -182,7 +182,7 @@ def chunks(
             else [frame_chunk(_arrow_frame(rows))]
         )
     elif family == "pyarrow" and hasattr(rows, "to_batches"):  # a dataset or a scanner
-        yield from arrow_chunks(rows.to_batches(), rows_at_once)
+        yield from arrow_chunks(rows.to_batches(**_frugal(rows)), rows_at_once)
     elif family == "pyarrow" and hasattr(rows, "read_next_batch"):
         yield from arrow_chunks(rows, rows_at_once)
     elif hasattr(rows, "__arrow_c_stream__"):  # a DuckDB relation, and whatever else speaks Arrow's stream interface
@@ -218,6 +218,18 @@ def completed(chunk: Chunk, seen: dict[str, None]) -> Chunk:
         return chunk
     nothing = pd.Series(np.full(chunk.n, None, dtype=object), dtype=object)
     return attrs.evolve(chunk, columns={**chunk.columns, **dict.fromkeys(lacking, nothing)})
+
+
+def _frugal(source: Any) -> dict[str, Any]:
+    """How a dataset is read in bounded memory: little ahead, and nothing of a Parquet file kept until its end."""
+    if not hasattr(source, "get_fragments"):
+        return {}  # a scanner was told how to read when it was made
+    options: dict[str, Any] = {"batch_readahead": 0, "fragment_readahead": 1}
+    if getattr(getattr(source, "format", None), "default_extname", "") == "parquet":
+        import pyarrow.dataset as ds
+
+        options["fragment_scan_options"] = ds.ParquetFragmentScanOptions(pre_buffer=False)
+    return options
 
 
 def _slices(frame: Any, size: int) -> Iterator[Chunk]:

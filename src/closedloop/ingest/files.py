@@ -154,7 +154,7 @@ def _parquet(path: Path, rows_at_once: int) -> Iterator[Chunk]:
     except ImportError as error:
         raise MissingExtraError("pyarrow is not installed", "rows", path.name, "pip install 'closedloop[arrow]'") from error
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # with it, all that was read stays in memory until the end
             # Batches end where row groups end: these are put together or cut, whatever size the writer chose.
             batches = file.iter_batches(batch_size=min(rows_at_once, 65_536)) if file.metadata.num_rows else [_no_rows(file)]
             yield from arrow_chunks(batches, rows_at_once, stem=stem_of(path))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from closedloop.ingest.buffers import mixed, perhaps_repeated, text_array
 from closedloop.records.batch import EventBatch
 
 Int64 = npt.NDArray[np.int64]
@@ -21,13 +22,6 @@ Objects = npt.NDArray[np.object_]
 
 _KEYS = ("closedloop-id-01", "closedloop-id-02")  # 16 characters each: two independent hashes make 128 bits
 _SEEDS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)
-
-
-def _mixed(h: UInt64) -> UInt64:
-    """Finish a 64-bit hash (splitmix64's finaliser, Steele, Lea and Flood 2014): every input bit reaches every output bit."""
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
 
 
 def content_hash(
@@ -46,12 +40,12 @@ def content_hash(
         n = len(next(iter(numbers.values())))
         h = np.full(n, seed, dtype=np.uint64)
         for values in numbers.values():
-            h = _mixed((h + np.uint64(seed)) ^ values.astype(np.int64).view(np.uint64))
+            h = mixed((h + np.uint64(seed)) ^ values.astype(np.int64).view(np.uint64))
         for codes, distinct in texts.values():
             table = np.zeros(len(distinct) + 1, dtype=np.uint64)
             if len(distinct):
                 table[:-1] = hash_array(distinct, hash_key=key, categorize=False)
-            h = _mixed((h + np.uint64(seed)) ^ table[codes])
+            h = mixed((h + np.uint64(seed)) ^ table[codes])
         lanes.append(h)
     return lanes[0], lanes[1]
 
@@ -116,13 +110,27 @@ def newest(event_id: Any, recorded_at: Int64, at: Int64) -> npt.NDArray[np.bool_
     """
     import pandas as pd
 
-    codes, distinct = pd.factorize(event_id, use_na_sentinel=True)
     keep = np.ones(len(at), dtype=bool)
+    rows = None if isinstance(event_id, np.ndarray) else _perhaps_repeated(event_id)
+    if rows is None:
+        some = np.arange(len(at))
+    else:
+        is_candidate = np.zeros(len(event_id), dtype=bool)
+        is_candidate[rows] = True
+        some = np.flatnonzero(is_candidate[at])
+    mine = at[some]
+    codes, distinct = pd.factorize(event_id[mine] if isinstance(event_id, np.ndarray) else event_id.array.take(mine))
     if len(distinct) == len(codes):
         return keep
-    mine = codes[at]
-    repeated = np.flatnonzero(np.bincount(mine, minlength=len(distinct))[mine] > 1)
-    order = repeated[np.lexsort((repeated, -recorded_at[at[repeated]], mine[repeated]))]
+    place = np.flatnonzero(np.bincount(codes, minlength=len(distinct))[codes] > 1)
+    repeated = some[place]
+    order = np.lexsort((repeated, -recorded_at[at[repeated]], codes[place]))
     keep[repeated] = False
-    keep[order[np.append(True, mine[order][1:] != mine[order][:-1])] if len(order) else order] = True
+    ordered = codes[place][order]
+    keep[repeated[order[np.append(True, ordered[1:] != ordered[:-1])]]] = True
     return keep
+
+
+def _perhaps_repeated(event_id: Any) -> Int64 | None:
+    array = text_array(event_id)
+    return None if array is None else perhaps_repeated(array)

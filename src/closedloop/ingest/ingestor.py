@@ -236,10 +236,10 @@ class TableIngestor:
         at = joined.at
         money = (joined.numbers["cost"][at] != 0) | (joined.numbers["value"][at] != 0)
         codes, vocab = joined.texts["currency"]
-        seen = np.unique(codes[at[money]])
-        if self.currency is not None or not len(seen):
+        if self.currency is not None or not money.any():
             return self.currency
-        found = sorted(str(vocab[c]) for c in seen if c >= 0)
+        seen = np.flatnonzero(np.bincount(codes[at][money] + 1, minlength=1))
+        found = sorted(str(vocab[c - 1]) for c in seen if c)
         if len(found) > 1:
             raise InputError("the rows are in several currencies", "currency", found, "name the one to keep: currency=" + repr(found[0]))
         return found[0] if found else NO_CURRENCY

@@ -169,7 +169,8 @@ class Joined:
 
 def micros(field: str, values: npt.NDArray[np.float64]) -> Int64:
     """Return whole millionths of amounts, whole numbers of quantities."""
-    return np.rint(values if field == "quantity" else values * MICROS).astype(np.int64)
+    scaled = values * (1.0 if field == "quantity" else MICROS)
+    return np.rint(scaled, out=scaled).astype(np.int64)
 
 
 def _texts(ids: Any, at: Int64) -> Objects:

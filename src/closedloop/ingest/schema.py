@@ -17,6 +17,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from closedloop.ingest.buffers import holds_nul, longest_bytes, text_array
 from closedloop.records.arms import TAG_COLUMNS
 from closedloop.records.batch import EVENT_KINDS, NO_TIME
 
@@ -89,6 +90,9 @@ def _of_ids(arrow: str, test: Callable[[list[Any]], npt.NDArray[np.bool_]]) -> C
     """Return a check of a column of ids, by pandas' own text methods where the column is Arrow's."""
 
     def check(column: Any) -> Any:
+        array = text_array(column)
+        if array is not None and (longest_bytes(array) <= LONGEST_TEXT if arrow == "length" else not holds_nul(array)):
+            return True
         if getattr(column.dtype, "storage", "") == "pyarrow":
             if arrow == "length":
                 good = (column.str.len() <= LONGEST_TEXT).to_numpy(dtype=bool, na_value=True)
@@ -148,7 +152,7 @@ def _all_true(column: Any) -> Any:
     return True if good.all() else _series(good, column)
 
 
-def event_schema(*, unique: bool = True) -> Any:
+def event_schema(*, unique: bool = True, n_failure_cases: int | None = None) -> Any:
     """Return the pandera ``DataFrameSchema`` of the typed event table.
 
     Columns of the checked frame: ``event_id`` (texts), ``kind``, ``user_id``, the tags, ``conversion_type``, ``currency`` and
@@ -160,6 +164,9 @@ def event_schema(*, unique: bool = True) -> Any:
     Args:
         unique: Check that event ids are distinct, the first copy excluded from the report. The ingestor resolves duplicates
             itself, after the other checks: a valid copy must not be lost because an invalid one came first.
+        n_failure_cases: How many failing values pandera spells out for each check, None for all. It does not limit what is found: the
+            ingestor reads every failing row from the check's own answer, and asks for one, because spelling them out takes pandera longer
+            than finding them.
 
     >>> schema = event_schema()
     >>> sorted(schema.columns)[:4]
@@ -172,7 +179,8 @@ def event_schema(*, unique: bool = True) -> Any:
         import pandera.pandas as pa
 
     def check(function: Callable[[Any], Any], name: str) -> Any:
-        return pa.Check(function, name=name, error=MEANING[name][0], description=MEANING[name][1], ignore_na=False)
+        words = {"name": name, "error": MEANING[name][0], "description": MEANING[name][1]}
+        return pa.Check(function, ignore_na=False, n_failure_cases=n_failure_cases, **words)
 
     def texts() -> list[Any]:
         return [check(_of_category(_lengths), "text_length"), check(_of_category(_readables), "text_readable")]
@@ -208,7 +216,7 @@ def event_schema(*, unique: bool = True) -> Any:
 
 @lru_cache(maxsize=1)
 def _own_schema() -> Any:
-    return event_schema(unique=False)
+    return event_schema(unique=False, n_failure_cases=1)
 
 
 def failures(frame: Any, schema: Any = None) -> list[Failure]:
@@ -232,14 +240,22 @@ def failures(frame: Any, schema: Any = None) -> list[Failure]:
     return list(_grouped(errors, len(frame)))
 
 
+def _failing_rows(error: Any, n: int) -> npt.NDArray[np.int64]:
+    """Rows by the check's own answer where it gave one for each; else by the failure cases; all of them where it spoke of the table."""
+    output, cases = error.check_output, error.failure_cases
+    if str(getattr(output, "dtype", "")) == "bool" and output.ndim == 1 and len(output) == n:
+        return np.flatnonzero(~output.to_numpy())
+    rows = cases["index"] if hasattr(cases, "columns") and "index" in cases else None
+    if rows is None or bool(rows.isna().any()):
+        return np.arange(n, dtype=np.int64)
+    return np.unique(rows.to_numpy().astype(np.int64))
+
+
 def _grouped(errors: Iterable[Any], n: int) -> Iterable[Failure]:
     for error in errors:
         field = "row" if hasattr(error.schema, "columns") else str(error.schema.name)  # a check of the table names no field
         check = error.check if isinstance(error.check, str) else str(error.check.name or error.check.error or "check")
-        cases = error.failure_cases
-        rows = cases["index"] if hasattr(cases, "columns") and "index" in cases else None
-        whole = rows is None or bool(rows.isna().any())  # a check that speaks of the table as a whole concerns every row
-        at = np.arange(n, dtype=np.int64) if rows is None or whole else np.unique(rows.to_numpy().astype(np.int64))
+        at = _failing_rows(error, n)
         if check in MEANING:
             reason, mend = MEANING[check]
         elif check == "not_nullable":

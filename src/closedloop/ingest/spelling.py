@@ -78,7 +78,8 @@ def _slips(total: Mapping[str, int]) -> dict[str, str]:
 
 
 def _without_one(key: str) -> Iterator[str]:
-    return (key[:i] + key[i + 1 :] for i in range(len(key)))
+    """The key without one letter; digits stay, as keys that differ in one are no slips of each other."""
+    return (key[:i] + key[i + 1 :] for i, letter in enumerate(key) if not letter.isdigit())
 
 
 def _one_slip(a: str, b: str) -> bool:

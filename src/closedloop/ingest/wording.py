@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from closedloop.errors import MissingColumnError
 
 # Names that other systems give to our fields, in the order in which they are believed.
-_OTHER_NAMES: dict[str, tuple[str, ...]] = {
-    "kind": ("event", "event_type", "type", "event_name", "action", "event_kind"),
+OTHER_NAMES: dict[str, tuple[str, ...]] = {
+    "kind": ("event", "event_type", "type", "event_name", "action", "event_kind", "what"),
     "occurred_at": (
         "timestamp",
         "time",
@@ -23,14 +23,17 @@ _OTHER_NAMES: dict[str, tuple[str, ...]] = {
         "collector_tstamp",
     ),
     "recorded_at": ("received_at", "ingested_at", "loaded_at", "inserted_at"),
-    "user_id": ("uid", "user", "customer_id", "visitor_id", "client_id", "user_pseudo_id", "domain_userid"),
+    "user_id": ("uid", "user", "customer_id", "visitor_id", "client_id", "client", "customer", "user_pseudo_id", "domain_userid", "who"),
     "campaign": ("campaign_name", "utm_campaign", "campaign_id", "mkt_campaign"),
     "platform": ("source", "utm_source", "channel", "network", "mkt_source"),
-    "audience": ("ad_group", "adset", "adgroup", "adset_name", "segment"),
+    "audience": ("ad_group", "adset", "adgroup", "adset_name", "ad_group_name", "segment"),
     "creative": ("ad", "ad_id", "ad_name", "item_id", "utm_content"),
-    "placement": ("position", "slot", "publisher_platform"),
-    "cost": ("spend", "amount_spent", "cost_micros"),
-    "value": ("revenue", "conversion_value", "purchase_value", "price"),
+    "placement": ("position", "slot", "publisher_platform", "utm_medium", "medium"),
+    "cost": ("spend", "amount_spent", "spent", "cost_micros"),
+    "value": ("revenue", "conversion_value", "purchase_value", "order_value", "price"),
+    "currency": ("currency_code", "account_currency"),
+    "conversion_type": ("conversion_name", "conversion_action", "goal"),
+    "event_id": ("id", "uuid"),
 }
 
 
@@ -41,7 +44,7 @@ def likely_column(field: str, there: Sequence[str]) -> str | None:
     'Timestamp'
     """
     lowered = {name.lower().strip().replace(" ", "_").replace("-", "_"): name for name in reversed(there)}
-    for other in (field, *_OTHER_NAMES.get(field, ())):
+    for other in (field, *OTHER_NAMES.get(field, ())):
         if other in lowered:
             return lowered[other]
     near = difflib.get_close_matches(field, list(lowered), n=1, cutoff=0.7)
