@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -152,7 +154,9 @@ def test_words_of_their_own_are_mapped(tmp_path: Path, capsys: pytest.CaptureFix
     """Columns and kinds of other names are mapped on the command line; a likely column is proposed, and a wrong word explained."""
     theirs = GOOD.replace("platform,campaign", "network,utm_campaign").replace(",click,", ",visit,")
     assert run(tmp_path, theirs) == 1
-    assert "--map network=campaign" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    for word in ("--map network=platform", "--map utm_campaign=campaign"):
+        assert word in said
     words = ("--map", "utm_campaign=campaign", "--map", "network=platform", "--value", "kind:visit=click")
     assert run(tmp_path, theirs, *words) == 0
     assert "google / spring" in capsys.readouterr().out
@@ -172,3 +176,24 @@ def test_a_terminal_is_told_what_is_being_done(tmp_path: Path, capsys: pytest.Ca
     rooms = ["reading", "execute", "ingest", "attribute", "classify", "health", "decide"]
     assert [step.split(" ...")[0] for step in steps if " ..." in step] == rooms
     assert said.endswith("\r")
+
+
+def test_a_strangers_file_is_read_with_the_words_that_are_proposed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first try names every word that is needed; given them as they are, the second try ranks the file."""
+    lines = ["time,event,campaign_name,client,amount_spent"]
+    for day in range(1, 15):
+        lines.append(f"2026-03-{day:02d} 08:00:00,spend,spring sale,,40")
+        lines += [f"2026-03-{day:02d} 09:{m:02d}:00,visit,spring sale,u{day}-{m}," for m in range(30)]
+        lines.append(f"2026-03-{day:02d} 12:00:00,Purchase,,u{day}-3,")
+    theirs = "\n".join(lines)
+    assert run(tmp_path, theirs) == 1
+    proposed = capsys.readouterr().err.split("perhaps: ")[1]
+    words = shlex.split(re.sub(r"\([^)]*\)", "", proposed))
+    assert run(tmp_path, theirs, *words) == 0
+    shown = capsys.readouterr().out
+    assert "14 conversions" in shown
+    assert "spring sale" in shown
+    assert "EUR" in shown
+    assert "Perhaps" not in shown
+    assert run(tmp_path, theirs, *words[:-2]) == 0
+    assert "Perhaps: --currency EUR" in capsys.readouterr().out

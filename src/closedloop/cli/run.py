@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from closedloop.attribute import WindowedAttribution
 from closedloop.classify import BayesClassifier
 from closedloop.cli.progress import Steps
+from closedloop.cli.proposal import as_words, kinds, lacks_zone, proposed
 from closedloop.errors import InputError, MissingColumnError
 from closedloop.ingest import PRESETS, TableIngestor
 from closedloop.ingest.doors import chunks
+from closedloop.ingest.typed import FIELDS
 from closedloop.loop import ClosedLoop
 from closedloop.records.arms import TAG_COLUMNS
 from closedloop.records.decision import Constraints
@@ -20,7 +23,7 @@ from closedloop.records.quarantine import Ingested
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow
 
-_LIKE_TAGS = ("campaign", "utm", "channel", "source", "medium", "adset", "ad_", "creative", "platform", "network")
+_LOOKED_AT = 10_000  # rows from which a proposal is made
 _TELLING = 3  # fewer column names in common could be chance
 
 
@@ -28,20 +31,39 @@ def _off(text: str) -> str | None:
     return None if text == "off" else text
 
 
-def _columns(path: str, encoding: str, separator: str | None) -> list[str]:
-    """Return the column names of a file, from its first rows."""
-    for chunk in chunks(path, encoding=encoding, separator=separator, rows_at_once=100):
-        return list(chunk.columns)
+def _first(path: str, encoding: str, separator: str | None) -> Mapping[str, Any]:
+    """Return the first rows of a file as columns."""
+    for chunk in chunks(path, encoding=encoding, separator=separator, rows_at_once=_LOOKED_AT):
+        return dict(chunk.columns)
     raise InputError("the file has no rows", "FILE", path, "give a file with a header and at least one row")
 
 
-def ingestor_for(options: argparse.Namespace, mapping: dict[str, str], values: dict[str, dict[str, str]]) -> TableIngestor:
+def _perhaps(
+    first: Mapping[str, Any], mapping: Mapping[str, str], values: Mapping[str, Mapping[str, str]], zone: str | None, currency: str | None
+) -> str:
+    """Return words that would read more of the file, "" when there is nothing to propose."""
+    free = [c for c in first if c not in mapping]
+    more = proposed(free, {*mapping.values(), *(c for c in free if c in FIELDS)})
+    theirs = next((column for column, field in {**mapping, **more}.items() if field == "kind"), "kind")
+    said = {str(word) for word in first[theirs].dropna().unique()} if theirs in first else set()
+    words = as_words(more, kinds(said - set(values.get("kind", {}))))
+    when = next((column for column, field in {**mapping, **more}.items() if field == "occurred_at"), "occurred_at")
+    if zone is None and when in first and lacks_zone(first[when].dropna().head(100)):
+        words += " --zone UTC (or yours, such as Europe/Berlin)"
+    fields = {*first, *mapping.values(), *more.values()}
+    if currency is None and "currency" not in fields and fields & {"cost", "value"}:
+        words += " --currency EUR (or yours)"
+    return words.strip()
+
+
+def ingestor_for(
+    options: argparse.Namespace, mapping: dict[str, str], values: dict[str, dict[str, str]], columns: list[str]
+) -> TableIngestor:
     """Return the ingestor that the words of the command line and the first file's columns ask for.
 
     Raises:
         MissingColumnError: No tag column is there to make an arm of.
     """
-    columns = _columns(options.files[0], options.encoding, options.separator)
     preset = options.preset
     if preset is None and not mapping and "kind" not in columns:
         known = sorted((len(p.needs), name) for name, p in PRESETS.items() if p.needs and set(p.needs) <= set(columns))
@@ -55,8 +77,7 @@ def ingestor_for(options: argparse.Namespace, mapping: dict[str, str], values: d
     else:
         arm = tuple(c for c in TAG_COLUMNS if c in there)
         if not arm and {"kind", "occurred_at"} <= there:
-            likely = [c for c in columns if any(word in c.lower() for word in _LIKE_TAGS)]
-            mend = f"name the column that holds one, such as --map {likely[0] if likely else 'YOUR_COLUMN'}=campaign"
+            mend = "name the column that holds one, such as --map YOUR_COLUMN=campaign"
             raise MissingColumnError(f"no tag column is there; columns: {', '.join(columns)}", "arm", None, mend, TAG_COLUMNS)
         tags = TagSchema(arm=arm) if arm else None
     if preset is not None:
@@ -87,19 +108,26 @@ def run(options: argparse.Namespace, mapping: dict[str, str], values: dict[str, 
     for path in options.files:
         if not Path(path).is_file():
             raise InputError("no such file", "FILE", path, "check the path")
-    ingestor = ingestor_for(options, mapping, values)
-    steps = Steps()
-    with steps.around("reading"):
-        ingested = ingestor.ingest(list(options.files), progress=steps.rows)
+    first = _first(options.files[0], options.encoding, options.separator)
+    steps, perhaps = Steps(), _perhaps(first, mapping, values, options.zone, options.currency)
+    try:
+        ingestor = ingestor_for(options, mapping, values, list(first))
+        with steps.around("reading"):
+            ingested = ingestor.ingest(list(options.files), progress=steps.rows)
+    except MissingColumnError as error:
+        if not perhaps:
+            raise
+        raise MissingColumnError(error.problem, error.field, None, f"perhaps: {perhaps}", tuple(first)) from error
     print(ingested)
     if len(ingested.quarantine):
         print()
         print(ingested.quarantine)
     now = _watermark(ingested)
     if now is None:
-        raise InputError(
-            "no row was accepted", "FILE", ", ".join(options.files), "mend the rows listed above, or map the columns with --map"
-        )
+        mend = f"perhaps: {perhaps}" if perhaps else "mend the rows listed above, or map the columns with --map"
+        raise InputError("no row was accepted", "FILE", ", ".join(options.files), mend)
+    if perhaps and ingestor.preset is None:
+        print(f"\nNot all of the file is used. Perhaps: {perhaps}")
     print()
     print(ingested.tags)
     print()

@@ -1,0 +1,75 @@
+"""The words that would make a stranger's file readable: a guess from its column names and its kinds, to be looked at by a person.
+
+Law of this file: it proposes and decides nothing. A column is proposed for one field, a field for one column, and what the user mapped
+stands.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from closedloop.ingest.wording import OTHER_NAMES
+
+_KINDS: Mapping[str, tuple[str, ...]] = {
+    "conversion": ("purchase", "sale", "order", "buy", "bought", "signup", "sign_up", "lead", "checkout", "subscribe", "install", "conv"),
+    "click": ("visit", "session", "session_start", "clicks", "ad_click", "tap", "landing", "page_view", "pageview"),
+    "impression": ("view", "imp", "impressions", "ad_view", "exposure", "shown"),
+    "spend": ("cost", "costs", "ad_spend", "budget"),
+}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def proposed(columns: Sequence[str], mapped: Collection[str]) -> dict[str, str]:
+    """Return ``{"their column": "our field"}`` for columns that look like a field nobody has filled.
+
+    Args:
+        columns: Columns of the file.
+        mapped: Fields that are there already, by name or by mapping.
+
+    >>> proposed(["Time", "Event Type", "cost", "price_micros"], {"cost"})
+    {'Event Type': 'kind', 'Time': 'occurred_at'}
+    """
+    by_name = {_plain(column): column for column in reversed(columns)}
+    found: dict[str, str] = {}
+    for field, names in OTHER_NAMES.items():
+        if field in mapped or field in columns:
+            continue
+        theirs = next((by_name[n] for n in names if n in by_name and by_name[n] not in found and not n.endswith("_micros")), None)
+        if theirs is not None:
+            found[theirs] = field
+    return found
+
+
+def kinds(words: Collection[str]) -> dict[str, str]:
+    """Return ``{"their word": "our kind"}`` for words that look like one.
+
+    >>> kinds(["Purchase", "visit", "scroll", "click"])
+    {'Purchase': 'conversion', 'visit': 'click'}
+    """
+    return {word: ours for word in words if word not in _KINDS for ours, names in _KINDS.items() if _plain(word) in names}
+
+
+def lacks_zone(moments: Iterable[object]) -> bool:
+    """Return whether these are texts of moments without a zone, which is then to be said once for all.
+
+    >>> lacks_zone(["2026-03-02 04:48:00"]), lacks_zone(["2026-03-02T04:48:00Z", "2026-03-02 04:48+01:00"])
+    (True, False)
+    """
+    texts = [moment for moment in moments if isinstance(moment, str) and moment[:1].isdigit() and ":" in moment]
+    return bool(texts) and not any(re.search(r"(Z|[+-]\d\d:?\d\d| [A-Z]{3,4})$", text.strip()) for text in texts)
+
+
+def as_words(mapping: Mapping[str, str], values: Mapping[str, str]) -> str:
+    """Return the proposal as words of the command line, "" when there is nothing to propose.
+
+    >>> as_words({"Event Type": "kind"}, {"visit": "click"})
+    "--map 'Event Type=kind' --value kind:visit=click"
+    """
+    words = [("--map", f"{theirs}={ours}") for theirs, ours in mapping.items()]
+    words += [("--value", f"kind:{theirs}={ours}") for theirs, ours in values.items()]
+    return " ".join(f"{option} {shlex.quote(word)}" for option, word in words)
