@@ -79,7 +79,7 @@ def test_models_of_whole_journeys_on_events_equal_those_on_their_paths(batch_of,
 
 
 def test_long_runs_of_unanswered_touches_are_cut_every_window(batch_of):
-    """Touches on days 0, 2, 4, 6, 8 and 10, window three days: cut into those of days 0 to 3, to 6, to 9 and to 12; both ends are inside."""
+    """Touches on days 0, 2, 4, 6, 8 and 10, window three days: cut into those of days 0 to 3, to 6, to 9 and to 12, ends inside."""
     rows = [touch(f"t{i}", 2.0 * i, "ab"[i % 2]) for i in range(6)]
     rows.append(touch("end", 30.0, "c", "other"))
     paths = event_paths(batch_of(rows), WINDOW, tags=TAGS).distinct().to_columns()
