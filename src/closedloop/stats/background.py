@@ -2,8 +2,8 @@
 
 Law of this file: arrays in, arrays out; no marketing word beyond the names of the two parts. Per exposure, *credited* = caused-and-seen
 ``r`` + background ``b``; *caused* = ``v r``, ``v`` shared by a platform. Arms of one type share where ``log r`` and ``log b`` lie and how
-much they spread (Student-t with 4 degrees of freedom: an arm may be far out). Those four numbers and ``v`` are integrated on a grid and
-never set to one value; so a few arms cannot claim to know the spread of all.
+much they spread (Student-t of 4 and 12 degrees of freedom: an arm may be far out, and rather by what it causes). Those four numbers and
+``v`` are integrated on a grid and never set to one value; so a few arms cannot claim to know the spread of all.
 
 A holdout counts ``b - (v - 1) r`` per exposure (what held-out users did, less what treated users did beyond the credit); a stated effect
 measures ``v r``.
@@ -33,8 +33,8 @@ _SHARE = np.linspace(-5.0, 6.0, _Z)  # logit of that share
 _STEP = float(_SHARE[1] - _SHARE[0])
 _PLACES = np.linspace(-2.8, 2.8, 11)  # nodes of a location, in standard deviations
 _PASSES = 2  # times that the nodes of the locations are centred anew on what was found
-_NU = 4.0
-_V = np.linspace(-2.25, 2.25, 9)  # nodes of log v, in standard deviations
+_NU = (4.0, 12.0)  # degrees of freedom of caused and background: an arm far out more likely causes more than meets more
+_V = np.linspace(-2.4, 2.4, 17)  # nodes of log v, in standard deviations
 _COMMON = np.linspace(-2.25, 2.25, 9)  # nodes of what platforms have in common of it, in standard deviations
 _SWEEPS = 6
 _MOST_ARMS = 128  # arms of one type from which the common numbers are learned; more would not change them visibly
@@ -151,11 +151,14 @@ class _Cells:
         return log
 
 
-def _student(x: FloatArray, place: FloatArray, spread: FloatArray) -> FloatArray:
+def _student(x: FloatArray, place: FloatArray, spread: FloatArray, nu: float) -> FloatArray:
     """Density of a Student-t around each node, without its constant; x (A, C), nodes (N,) -> (A, N, C)."""
     z = (x[:, None, :] - place[None, :, None]) / spread[None, :, None]
-    q = 1.0 + z**2 / _NU
-    return np.asarray(1.0 / (q * q * np.sqrt(q) * spread[None, :, None]))  # to the power of (nu + 1) / 2
+    z *= z
+    z /= nu
+    half, q = np.log1p(z, out=z), 0.5 * (nu + 1.0)
+    half *= -q
+    return np.asarray(np.exp(half, out=half) / spread[None, :, None])
 
 
 @attrs.define(eq=False)
@@ -276,7 +279,7 @@ def _tables(
         part = at[start : start + rows]
         own = cells.take(part)
         log_r, log_b = own.parts
-        of_r, of_b = _student(log_r, nodes.places[0], nodes.spreads[0]), _student(log_b, nodes.places[1], nodes.spreads[1])
+        of_r, of_b = _student(log_r, nodes.places[0], nodes.spreads[0], _NU[0]), _student(log_b, nodes.places[1], nodes.spreads[1], _NU[1])
         like = own.likelihood(measured, part, log_v)
         top = like.max(axis=(1, 2), keepdims=True)
         like = np.exp(like - top)
@@ -368,8 +371,8 @@ def _arm_draws(
             used_b, place_b = np.unique(b_at[:, t], return_inverse=True)
             weight = own.likelihood(measured, at, log_v)
             weight = np.exp(weight - weight.max(axis=2, keepdims=True))[np.arange(len(at))[:, None], v_node]
-            weight *= _student(log_r, x.places[0][used_r], x.spreads[0][used_r])[:, place_r.ravel()]
-            weight *= _student(log_b, x.places[1][used_b], x.spreads[1][used_b])[:, place_b.ravel()]
+            weight *= _student(log_r, x.places[0][used_r], x.spreads[0][used_r], _NU[0])[:, place_r.ravel()]
+            weight *= _student(log_b, x.places[1][used_b], x.spreads[1][used_b], _NU[1])[:, place_b.ravel()]
             upto = np.cumsum(weight, axis=2).reshape(len(at) * size, -1)
             upto = upto / np.maximum(upto[:, -1:], 1e-300) + np.arange(len(upto))[:, None]
             u = rng.random((len(upto), each)) + np.arange(len(upto))[:, None]
