@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from closedloop.stats.changepoint import drift, last_break, shares
+from closedloop.stats.changepoint import last_break, shares, walk, weights
 
 
 def enumerated(count, exposure, days, k, mu, k_after, hazard):
@@ -75,22 +75,66 @@ def test_no_hazard_never_breaks():
     assert found.tolist() == [[pytest.approx(1.0), 0.0]]
 
 
-def test_evidences_of_drift_and_calm_agree_when_nothing_is_forgotten():
-    """A drift with an endless half-life is the calm model: same evidence, same posterior."""
+def test_a_walk_without_steps_is_calm():
+    """A walk that stands still is the calm model: same evidence, same posterior."""
     rng = np.random.default_rng(2)
     count, exposure = rng.poisson(5, (20, 6)).astype(float), rng.uniform(50, 150, (20, 6))
     k, mu = np.full(20, 2.0), np.full(20, 0.05)
-    shape, rate, evidence = drift(count, exposure, np.ones(6), k=k, mu=mu, k_after=np.ones(20), half_life=1e12)
+    shape, rate, left, evidence = walk(count, exposure, np.ones(6), k=k, mu=mu, sd=0.0)
     _, calm = last_break(count, exposure, np.ones(6), k=k, mu=mu, k_after=1.0, hazards=[0.0])
     np.testing.assert_allclose(evidence, calm[0], rtol=1e-8)
     np.testing.assert_allclose(shape, 2.0 + count.sum(axis=1))
     np.testing.assert_allclose(rate, 40.0 + exposure.sum(axis=1), rtol=1e-6)
+    assert (left == 1.0).all()
+
+
+@pytest.mark.parametrize("sd", [0.03, 0.1])
+@pytest.mark.parametrize("daily", [2.0, 40.0, 1000.0])
+def test_a_walk_is_followed_as_well_as_the_kalman_filter_can(sd, daily):
+    """Rates that walk at random: intervals hold 90 %, and the log rate's spread is the steady state of the scalar Riccati equation."""
+    rng = np.random.default_rng(3)
+    n, days = 1000, 40
+    path = rng.gamma(3, 1 / 3, n)[:, None] * np.exp(np.cumsum(rng.normal(0, sd, (n, days)), axis=1))
+    shape, rate, _, _ = walk(
+        rng.poisson(daily * path).astype(float), np.full((n, days), daily), np.ones(days), k=np.full(n, 3.0), mu=np.ones(n), sd=sd
+    )
+    low, high = stats.gamma.ppf([[0.05], [0.95]], shape, scale=1 / rate)
+    assert abs(((low < path[:, -1]) & (path[:, -1] < high)).mean() - 0.9) < 3 * np.sqrt(0.09 / n) + 0.01
+    if daily >= 40:  # variance p of the log rate r: 1 / p = 1 / (p + sd^2) + daily * r
+        information = daily * path[:, -1]
+        p = 0.5 * (-(sd**2) + np.sqrt(sd**4 + 4 * sd**2 / information))
+        assert np.median(np.sqrt(1 / shape) / np.sqrt(p)) == pytest.approx(1.0, abs=0.06)
+
+
+TEMPLATES, PRIOR = np.array([[0.9, 0.1], [0.1, 0.9]]), np.array([0.8, 0.2])
 
 
 def test_shares_find_the_mixture():
-    """With decisive evidence, the shares are the counts of units."""
-    evidence = np.zeros((2, 100))
-    evidence[0, :70] = 50
-    evidence[1, 70:] = 50
-    found = shares(evidence, np.array([0.5, 0.5]))
-    np.testing.assert_allclose(found.sum(axis=1), [70, 30], atol=1e-6)
+    """With decisive evidence and thousands of units, the shares are those of the units."""
+    evidence = np.zeros((2, 3000))
+    evidence[0, :2100] = 50
+    evidence[1, 2100:] = 50
+    np.testing.assert_allclose(shares(evidence, TEMPLATES, PRIOR), [0.7, 0.3], atol=0.005)
+
+
+def test_many_units_that_each_say_little_choose_a_template():
+    """Two to one for the second model, from each of fifty units, is much; from one it is not."""
+    weak = np.log(np.array([[1.0], [2.0]]))
+    few, many = shares(weak, TEMPLATES, PRIOR), shares(np.repeat(weak, 50, axis=1), TEMPLATES, PRIOR)
+    assert few[0] > 0.6
+    assert many[1] > 0.9
+    # Bayes' rule by hand for one unit: the template's probability, then the model's.
+    first = 0.8 * (0.9 + 2 * 0.1)
+    template = first / (first + 0.2 * (0.1 + 2 * 0.9))
+    base = template * 0.9 + (1 - template) * 0.1
+    share = few[0]
+    posterior = share / (share + 2 * (1 - share))
+    assert share == pytest.approx((20 * base + posterior) / 21, rel=1e-9)
+
+
+def test_weights_are_bayes_rule():
+    """Shares times evidence, made to sum to one for each unit, however large the evidences."""
+    evidence = np.array([[1000.0, 0.0], [1000.0 + np.log(3.0), -2.0]])
+    found = weights(evidence, np.array([0.6, 0.4]))
+    np.testing.assert_allclose(found[:, 0], [0.6 / 1.8, 1.2 / 1.8])
+    np.testing.assert_allclose(found[:, 1], np.array([0.6, 0.4 * np.exp(-2)]) / (0.6 + 0.4 * np.exp(-2)))

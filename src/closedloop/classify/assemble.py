@@ -15,7 +15,7 @@ from scipy import special
 from closedloop.classify.caused import Caused
 from closedloop.classify.evidence import Evidence
 from closedloop.classify.ranking import rank_arms
-from closedloop.classify.rates import Rates, moments, quantile, take
+from closedloop.classify.rates import Rates, moments, quantiles, take
 from closedloop.records.interval import FloatArray, IntervalKind, Intervals
 from closedloop.records.outcomes import Outcomes
 from closedloop.records.signal import Signals, correlated
@@ -81,8 +81,8 @@ class _Returns:
         for i, (name, e) in enumerate(self.evidence.kinds.items()):
             at = np.flatnonzero(exact & (sole == i))
             mixture = self.rates[name].mixture if len(at) == n else take(self.rates[name].mixture, at)
-            for row, level in enumerate(levels.tolist()):
-                out[row, at] = quantile(mixture, level) * e.cost_exposure[at]
+            if len(at):
+                out[:, at] = quantiles(mixture, levels.tolist()) * e.cost_exposure[at]
         for at, draws in self._chunks(np.flatnonzero(known & ~exact), with_value=with_value):
             out[:, at] = np.quantile(draws, levels, axis=0)
         return out

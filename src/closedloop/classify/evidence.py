@@ -1,4 +1,4 @@
-"""Cohorts to sufficient statistics per arm and kind of touch: weighted counts, mature exposure, age and volume.
+"""Cohorts to sufficient statistics per arm and kind of touch: weighted counts, mature exposure, age and volume, in one pass.
 
 Law of this file: it reads `Outcomes` and returns arrays in the canonical order of arms (sorted by their tags), so that
 everything computed from them, draws included, does not depend on the order in which arms were listed.
@@ -10,19 +10,20 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from closedloop.classify.grid import AgeGrid
 from closedloop.errors import InputError
 from closedloop.records.arms import Arms
 from closedloop.records.interval import FloatArray
 from closedloop.records.moments import US_PER_DAY
 from closedloop.records.outcomes import Outcomes
 from closedloop.records.window import TOUCH_KINDS
-from closedloop.stats.gamma_poisson import totals
+from closedloop.stats.gamma_poisson import PearsonSums, pearson_sums, totals
 
 Rows = slice | npt.NDArray[np.intp]
 
 _RECENT_DAYS = 7  # days over which exposure and spend a day are measured
 _VOLUME_DAYS = 28  # most days over which conversions a week are counted
-_BLOCK_EDGES = np.array([1, 2, 3, 5, 7, 10, 14, 21, 28, 42, 56, 84, 126])  # ages in days between which a break can be placed
+_BLOCK_EDGES = np.array([1, 2, 3, 5, 8, 14, 28, 56, 112])  # ages in days between which a break can be placed
 _AHEAD_DAYS = 1  # a cohort may lie this far after now: clocks of sources differ
 
 
@@ -33,8 +34,10 @@ class KindEvidence:
     Args:
         kind: 0 click, 1 view.
         rows: Positions of the cohorts used, N of them.
-        unit, block: Arm and block of each cohort used, shape (N,).
-        weight: Recency weight of each cohort (half-life), shape (N,).
+        arm_of_row: Arm in the outcomes of each cohort, all of them.
+        position: Canonical position of each arm of the outcomes, -1 for the incomplete.
+        mark: First day not complete of each arm, shape (A,).
+        half_life_days: Half-life of the recency weights, None for equal weights.
         block_days: Length of each block in days, shape (B,).
         block_age: Greatest age of each block in days, shape (B,).
         counts, exposures: Credit, and exposure x maturity, shape (A, B).
@@ -48,13 +51,15 @@ class KindEvidence:
         squared: Sum of squared recency weights x credit.
         per_day: Exposures a day over the recent days.
         weekly: Mature conversions a week.
+        pearson: Residuals of the cohorts around their arm's and block's mean, summed per arm.
     """
 
     kind: int
     rows: Rows
-    unit: npt.NDArray[np.intp]
-    block: npt.NDArray[np.intp]
-    weight: FloatArray
+    arm_of_row: npt.NDArray[np.int32]
+    position: npt.NDArray[np.intp]
+    mark: FloatArray
+    half_life_days: float | None
     block_days: FloatArray
     block_age: FloatArray
     counts: FloatArray
@@ -70,6 +75,12 @@ class KindEvidence:
     squared: FloatArray
     per_day: FloatArray
     weekly: FloatArray
+    pearson: PearsonSums
+
+    @property
+    def unit(self) -> npt.NDArray[np.intp]:
+        """Canonical position of the arm of each cohort used, shape (N,)."""
+        return np.asarray(self.position[self.arm_of_row[self.rows]])
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -123,51 +134,124 @@ def gather(
     complete = np.flatnonzero(outcomes.arms.complete)
     arms = outcomes.arms.take(complete)
     canonical = _canonical(arms)
-    position = np.full(len(outcomes.arms) + 1, -1, dtype=np.intp)
-    position[complete[canonical]] = np.arange(len(complete))
+    ranked = complete[canonical]
+    position = np.full(len(outcomes.arms), -1, dtype=np.intp)
+    position[ranked] = np.arange(len(complete))
     _check(outcomes, now_us)
     marks = _watermark_days(outcomes, now_us)
-    watermark = marks[complete[canonical]]
-    n = len(complete)
-    c = outcomes.cohorts
-    unit_all = position[c.arm]
-    first = np.full(n, np.inf)
-    ranked = unit_all >= 0
-    if last_days is not None:
-        ranked &= marks[c.arm] - c.day <= last_days
-    np.minimum.at(first, unit_all[ranked], c.day[ranked].astype(np.float64))
-    kinds: dict[str, KindEvidence] = {}
-    patterns = _patterns(outcomes.arms, complete[canonical])
-    oldest = float((marks[c.arm] - c.day).max(initial=1.0))
-    for code, name in enumerate(TOUCH_KINDS):
-        mine = (c.kind == code) & ranked
-        if mine.any():
-            rows = slice(None) if mine.all() else np.flatnonzero(mine)
-            kinds[name] = _kind(
-                outcomes, code, name, rows, unit_all[rows], marks, watermark, first, half_life_days, cost_half_life_days, oldest, patterns
-            )
-    s = outcomes.spend
-    spend_unit = position[s.arm]
-    kept = spend_unit >= 0
-    if last_days is not None:
-        kept &= marks[s.arm] - s.day <= last_days
-    rows = slice(None) if kept.all() else np.flatnonzero(kept)
-    unit, spend, day = spend_unit[rows], s.spend[rows], s.day[rows].astype(np.float64)
-    np.minimum.at(first, unit, day)
-    weights = _recency(watermark[unit] - day, cost_half_life_days)
+    c, s = outcomes.cohorts, outcomes.spend
+    kept = None if last_days is None else np.flatnonzero(marks[c.arm] - c.day <= last_days)
+    first = np.full(len(outcomes.arms), np.inf)
+    rows_of: dict[str, npt.NDArray[np.intp] | None] = {}
+    for code, touch in enumerate(TOUCH_KINDS):
+        rows = _rows_of_kind(c.kind, code, kept)
+        if (rows is None or len(rows)) and len(c):
+            rows_of[touch] = rows
+    grids = {name: AgeGrid.of(c.arm, c.day, marks, rows) for name, rows in rows_of.items()}
+    kept = None if last_days is None else np.flatnonzero(marks[s.arm] - s.day <= last_days)
+    of_spend = AgeGrid.of(s.arm, s.day, marks, kept)
+    for grid in (*grids.values(), of_spend):
+        _earliest(grid, marks, first)
+    watermark, first = marks[ranked], first[ranked]
+    patterns = _patterns(outcomes.arms, ranked)
+    oldest = max([float(g.ages[0]) for g in grids.values()], default=1.0)
+    kinds, money = {}, np.zeros((3, len(ranked)))
+    for name, grid in grids.items():
+        weights = _Weights.of(grid.ages, oldest, half_life_days, cost_half_life_days)
+        rows = rows_of[name]
+        kinds[name], value = _kind(
+            outcomes, name, slice(None) if rows is None else rows, grid, weights, position, ranked, watermark, first, patterns
+        )
+        money += value
+    spend = _spend(s.spend, of_spend, ranked, cost_half_life_days)
     return Evidence(
         arms=arms,
         canonical=canonical,
-        kinds=kinds,
+        kinds={name: e for name, e in kinds.items() if _seen(e, grids[name], ranked)},
         watermark_day=watermark,
-        spend=totals(unit, spend, n),
-        spend_weighted=totals(unit, weights * spend, n),
-        spend_per_day=_per_day(spend, day, unit, watermark, first),
-        value=totals(unit_all[ranked], c.value[ranked], n),
-        value_squared=totals(unit_all[ranked], c.value_squared[ranked], n),
-        value_count=totals(unit_all[ranked], c.credit[ranked], n),
-        tagged_share=_tagged_share(outcomes, complete[canonical], patterns),
+        spend=spend[0],
+        spend_weighted=spend[1],
+        spend_per_day=_per_day(spend[2], spend[3], watermark, first),
+        value=money[0],
+        value_squared=money[1],
+        value_count=money[2],
+        tagged_share=_tagged_share(outcomes, ranked, patterns),
     )
+
+
+def _rows_of_kind(kind: npt.NDArray[np.int8], code: int, kept: npt.NDArray[np.intp] | None) -> npt.NDArray[np.intp] | None:
+    """Return the positions of the cohorts of a kind among those kept, None for all cohorts."""
+    mine = kind == code if kept is None else kind[kept] == code
+    if kept is None:
+        return None if mine.all() else np.flatnonzero(mine)
+    return np.asarray(kept[mine])
+
+
+def _seen(e: KindEvidence, grid: AgeGrid, ranked: npt.NDArray[np.intp]) -> bool:
+    """Whether any ranked arm has a cohort of the kind."""
+    return bool((grid.start[ranked + 1] > grid.start[ranked]).any())
+
+
+def _earliest(grid: AgeGrid, marks: FloatArray, first: FloatArray) -> None:
+    """Lower each arm's first day to that of its oldest row."""
+    some = np.flatnonzero(grid.start[1:] > grid.start[:-1])
+    if not len(some):
+        return
+    oldest = np.full(len(some), grid.ages[0]) if grid.age is None else np.maximum.reduceat(grid.age, grid.start[some])
+    first[some] = np.minimum(first[some], marks[some] - oldest)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Weights:
+    """What each age counts for, D ages: columns by which tables of rows are multiplied.
+
+    Args:
+        recency, cost, recent, today, month: Weights, shape (D,).
+        block: First column of each block of ages, shape (B,), and of each column its block, shape (D,).
+        edges: Ages between blocks.
+        half_life_days: Of the recency.
+    """
+
+    age: FloatArray
+    recency: FloatArray
+    cost: FloatArray
+    recent: FloatArray
+    today: FloatArray
+    month: FloatArray
+    block: npt.NDArray[np.intp]
+    member: FloatArray
+    ends: FloatArray
+    edges: npt.NDArray[np.int64]
+    half_life_days: float | None
+
+    @classmethod
+    def of(cls, age: FloatArray, oldest: float, half_life_days: float | None, cost_half_life_days: float) -> _Weights:
+        edges = _BLOCK_EDGES[oldest > _BLOCK_EDGES]
+        block = _block(age, edges)
+        ends = np.concatenate([edges, [max(oldest, float(edges[-1]) + 1.0) if len(edges) else max(oldest, 1.0)]])[::-1].astype(np.float64)
+        return cls(
+            age=age,
+            recency=_recency(age, half_life_days),
+            cost=_recency(age, cost_half_life_days),
+            recent=((age >= 1.0) & (age <= _RECENT_DAYS)).astype(np.float64),
+            today=(age <= 0.0).astype(np.float64),
+            month=((age >= 1.0) & (age <= _VOLUME_DAYS)).astype(np.float64),
+            block=block,
+            member=(block[:, None] == np.arange(len(ends))).astype(np.float64),
+            ends=ends,
+            edges=edges,
+            half_life_days=half_life_days,
+        )
+
+
+def _spend(amount: FloatArray, grid: AgeGrid, ranked: npt.NDArray[np.intp], cost_half_life_days: float) -> FloatArray:
+    """Return spend per ranked arm: all, weighted, of the recent days and of today; shape (4, A)."""
+    w = _Weights.of(grid.ages, 1.0, None, cost_half_life_days)
+    by = np.stack([np.ones_like(w.age), w.cost, w.recent, w.today], axis=1)
+    out = np.zeros((4, len(ranked)))
+    for at, cut in grid.cuts(ranked):
+        out[:, at] = (cut.table(amount) @ by).T
+    return out
 
 
 def _canonical(arms: Arms) -> npt.NDArray[np.intp]:
@@ -221,87 +305,97 @@ def _recency(age: FloatArray, half_life_days: float | None) -> FloatArray:
     return np.asarray(np.exp2(-np.arange(whole.max(initial=0) + 1) / half_life_days)[whole])
 
 
-def _per_day(amount: FloatArray, day: FloatArray, unit: npt.NDArray[np.intp], watermark: FloatArray, first: FloatArray) -> FloatArray:
+def _per_day(recent: FloatArray, today: FloatArray, watermark: FloatArray, first: FloatArray) -> FloatArray:
     """Return amounts a day over the last whole days before the watermark; over the first day itself for what began on it."""
-    n = len(watermark)
-    age = watermark[unit] - day
     days = np.clip(np.where(np.isfinite(first), watermark - first, 1.0), 0.0, float(_RECENT_DAYS))
-    recent = np.where(days[unit] >= 1.0, (age >= 1.0) & (age <= _RECENT_DAYS), age <= 0.0)
-    return np.asarray(totals(unit, amount * recent, n) / np.maximum(days, 1.0))
+    return np.asarray(np.where(days >= 1.0, recent, today) / np.maximum(days, 1.0))
 
 
 def _kind(
     outcomes: Outcomes,
-    code: int,
     name: str,
     rows: Rows,
-    unit: npt.NDArray[np.intp],
-    marks: FloatArray,
+    grid: AgeGrid,
+    w: _Weights,
+    position: npt.NDArray[np.intp],
+    ranked: npt.NDArray[np.intp],
     watermark: FloatArray,
     first: FloatArray,
-    half_life_days: float | None,
-    cost_half_life_days: float,
-    oldest: float,
     patterns: list[Pattern],
-) -> KindEvidence:
-    n = len(watermark)
+) -> tuple[KindEvidence, FloatArray]:
+    """Return the evidence of one kind of touch, and value, squared value and credit per arm, shape (3, A)."""
     c = outcomes.cohorts
-    exposures, credit, day = c.exposures[rows], c.credit[rows], c.day[rows].astype(np.float64)
-    mature = exposures * c.maturity[rows]
-    age = watermark[unit] - day
-    weight = _recency(age, half_life_days)
-    edges = _BLOCK_EDGES[oldest > _BLOCK_EDGES]
-    blocks = len(edges) + 1
-    block = _block(age, edges)
-    cell = unit * blocks + block
-    untagged_counts: FloatArray | None = None
-    untagged_exposures: FloatArray | None = None
-    if patterns:
-        other = np.flatnonzero((c.kind == code) & ~outcomes.arms.complete[c.arm])
-        other_age = marks[c.arm[other]] - c.day[other]
-        other_block = _block(other_age, edges)
-        discount = _recency(other_age, half_life_days)
-        untagged_counts, untagged_exposures = np.zeros((n, blocks)), np.zeros((n, blocks))
-        for pattern in patterns:
-            cells = pattern.cell_of_arm[c.arm[other]]
-            inside = np.flatnonzero(cells >= 0)
-            place, size = cells[inside] * blocks + other_block[inside], pattern.n_cells * blocks
-            at = other[inside]
-            credits = totals(place, discount[inside] * c.credit[at], size).reshape(-1, blocks)
-            seen = totals(place, discount[inside] * c.exposures[at] * c.maturity[at], size).reshape(-1, blocks)
-            untagged_counts += credits[pattern.cell_of_ranked]
-            untagged_exposures += seen[pattern.cell_of_ranked]
-    raw = totals(unit, credit, n)
-    squares = totals(unit, c.credit_squared[rows], n)
-    counts, mature_blocks = totals(cell, credit, n * blocks).reshape(n, blocks), totals(cell, mature, n * blocks).reshape(n, blocks)
-    if half_life_days is None:
-        full, count, exposure, squared = exposures, raw, mature_blocks.sum(axis=1), raw
-    else:
-        full, count, exposure = weight * exposures, totals(unit, weight * credit, n), totals(unit, weight * mature, n)
-        squared = totals(unit, weight**2 * credit, n)
-    ends = np.concatenate([edges, [max(oldest, float(edges[-1]) + 1.0) if len(edges) else oldest]])[::-1].astype(np.float64)
-    return KindEvidence(
-        kind=code,
+    n, blocks = len(ranked), len(w.ends)
+    by_exposure = np.stack([w.recency, w.cost, w.recency * w.age, w.recent, w.today], axis=1)
+    by_mature = np.concatenate([w.member, w.recency[:, None]], axis=1)
+    by_credit = np.concatenate([w.member, np.stack([w.recency, w.recency**2, w.month, np.ones_like(w.age)], axis=1)], axis=1)
+    of_exposure, of_mature, of_credit = np.empty((n, 5)), np.empty((n, blocks + 1)), np.empty((n, blocks + 4))
+    squares, money, pearson = np.empty(n), np.zeros((3, n)), PearsonSums.empty(n)
+    valued = bool(c.value.any())
+    for at, cut in grid.cuts(ranked):
+        credit, exposure = cut.table(c.credit), cut.table(c.exposures)
+        mature = exposure * cut.table(c.maturity) if cut.cell is None else cut.table(c.exposures, c.maturity)
+        of_exposure[at] = exposure @ by_exposure
+        of_mature[at] = mature @ by_mature
+        of_credit[at] = credit @ by_credit
+        counts, exposures = of_credit[at, :blocks], of_mature[at, :blocks]
+        own = np.divide(counts, exposures, out=np.zeros_like(counts), where=exposures > 0)
+        # Cells are compared with the mean of their arm and block, so that breaks and drift are not taken for noise.
+        pearson.put(at, pearson_sums(credit, (own @ w.member.T) * mature, w.member))
+        squares[at] = cut.sum(c.credit_squared)
+        if valued:
+            money[0, at], money[1, at] = cut.sum(c.value), cut.sum(c.value_squared)
+    raw = of_credit[:, blocks + 3]
+    money[2] = raw
+    untagged_counts, untagged_exposures = _untagged(grid, w, c.credit, c.exposures, c.maturity, patterns, n)
+    shares = _shares(outcomes, name)
+    days = np.clip(np.where(np.isfinite(first), watermark - first, 7.0), 7.0, float(_VOLUME_DAYS)).astype(np.intp)
+    evidence = KindEvidence(
+        kind=TOUCH_KINDS.index(name),
         rows=rows,
-        unit=unit,
-        block=block,
-        weight=weight,
-        block_days=-np.diff(np.append(ends, 0.0)),
-        block_age=ends,
-        counts=counts,
-        exposures=mature_blocks,
+        arm_of_row=c.arm,
+        position=position,
+        mark=watermark,
+        half_life_days=w.half_life_days,
+        block_days=-np.diff(np.append(w.ends, 0.0)),
+        block_age=w.ends,
+        counts=np.ascontiguousarray(of_credit[:, :blocks]),
+        exposures=np.ascontiguousarray(of_mature[:, :blocks]),
         untagged_counts=untagged_counts,
         untagged_exposures=untagged_exposures,
-        count=count,
-        exposure=exposure,
-        full_exposure=totals(unit, full, n),
-        cost_exposure=totals(unit, _recency(age, cost_half_life_days) * exposures, n),
-        exposure_age=totals(unit, full * age, n),
+        count=of_credit[:, blocks],
+        exposure=of_mature[:, blocks],
+        full_exposure=of_exposure[:, 0],
+        cost_exposure=of_exposure[:, 1],
+        exposure_age=of_exposure[:, 2],
         credit_dispersion=np.where((raw > 0) & (squares > 0), squares / np.where(raw > 0, raw, 1.0), 1.0),
-        squared=squared,
-        per_day=_per_day(exposures, day, unit, watermark, first),
-        weekly=_weekly(credit, age, unit, watermark, first, _shares(outcomes, name)),
+        squared=of_credit[:, blocks + 1],
+        per_day=_per_day(of_exposure[:, 3], of_exposure[:, 4], watermark, first),
+        # Conversions a week over the last 28 days, each day counted with the share of its conversions seen by now.
+        weekly=7.0 * of_credit[:, blocks + 2] / np.maximum(np.cumsum(shares)[days], 1.0),
+        pearson=pearson,
     )
+    return evidence, money
+
+
+def _untagged(
+    grid: AgeGrid, w: _Weights, credit: FloatArray, exposures: FloatArray, maturity: FloatArray, patterns: list[Pattern], n: int
+) -> tuple[FloatArray | None, FloatArray | None]:
+    """Return credit and mature exposure of the untagged cohorts that could belong to each arm, by block, shape (A, B) each."""
+    if not patterns:
+        return None, None
+    blocks = len(w.ends)
+    by = w.member * w.recency[:, None]
+    found = np.zeros((2, n, blocks))
+    for pattern in patterns:
+        arms = np.flatnonzero(pattern.cell_of_arm >= 0)
+        sums = np.zeros((2, pattern.n_cells, blocks))
+        for at, cut in grid.cuts(arms):
+            cells = pattern.cell_of_arm[arms[at]]
+            np.add.at(sums[0], cells, cut.table(credit) @ by)
+            np.add.at(sums[1], cells, cut.table(exposures, maturity) @ by)
+        found += sums[:, pattern.cell_of_ranked]
+    return found[0], found[1]
 
 
 def _block(age: FloatArray, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
@@ -320,17 +414,6 @@ def _shares(outcomes: Outcomes, name: str) -> FloatArray:
         upto = min(len(curve.share_seen), _VOLUME_DAYS)
         shares[1 : upto + 1] = curve.share_seen[:upto]
     return shares
-
-
-def _weekly(
-    credit: FloatArray, age: FloatArray, unit: npt.NDArray[np.intp], watermark: FloatArray, first: FloatArray, shares: FloatArray
-) -> FloatArray:
-    """Return conversions a week over the last 28 days, each day counted with the share of its conversions seen by now."""
-    n = len(watermark)
-    days = np.clip(np.where(np.isfinite(first), watermark - first, 7.0), 7.0, float(_VOLUME_DAYS)).astype(np.intp)
-    recent = (age >= 1.0) & (age <= _VOLUME_DAYS)
-    mature_days = np.maximum(np.cumsum(shares)[days], 1.0)
-    return np.asarray(7.0 * totals(unit, credit * recent, n) / mature_days)
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -20,7 +20,6 @@ from closedloop.records.moments import parse_duration, to_us
 from closedloop.records.outcomes import Outcomes
 from closedloop.records.signal import Signals
 from closedloop.records.window import AttributionWindow
-from closedloop.stats.gamma_poisson import totals
 
 
 def _days(value: str | timedelta) -> timedelta:
@@ -65,12 +64,12 @@ class LastWindowClassifier:
         check_window(self.window, outcomes)
         now_us = None if now is None else to_us(now)
         evidence = gather(outcomes, half_life_days=None, now_us=now_us, last_days=self.last / timedelta(days=1))
-        n, c = len(evidence.arms), outcomes.cohorts
+        n = len(evidence.arms)
         rates: dict[str, Rates] = {}
         estimate = np.zeros(n)
         done = np.zeros(n, dtype=bool)
         for name, e in evidence.kinds.items():
-            exposure = totals(e.unit, e.weight * c.exposures[e.rows], n)
+            exposure = e.full_exposure
             rates[name] = independent(e.count + 0.5, exposure, volume=e.count)
             mine = ~done & (exposure > 0)
             estimate[mine] = e.count[mine] / exposure[mine]

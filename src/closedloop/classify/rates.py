@@ -1,11 +1,12 @@
 """Posterior of each arm's rate for one kind of touch: over-dispersion, delay, group prior and recency together.
 
-Law of this file: evidence in, Gamma mixtures out; it knows no money and no ranking.
-
-Recency is either the posterior of the last break (a mixture over how far back the present goes) or a half-life.
+Law of this file: evidence in, Gamma mixtures out; it knows no money and no ranking. What is learned from all arms (`Learned`) comes first;
+given that, every arm's posterior is its own.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import attrs
 import numpy as np
@@ -13,20 +14,13 @@ import numpy.typing as npt
 from scipy import special
 
 from closedloop.classify.evidence import KindEvidence
+from closedloop.classify.recency import Blocks, Groups, learn_shares, present
 from closedloop.records.interval import FloatArray
 from closedloop.records.outcomes import DelayCurve, Outcomes
 from closedloop.records.signal import GammaMixture
-from closedloop.stats.changepoint import drift, last_break, shares
-from closedloop.stats.gamma_poisson import GroupPriors, fit_group_priors, mixture_quantile, pearson_dispersion, posterior_mixture
+from closedloop.stats.gamma_poisson import GroupPriors, fit_group_priors, mixture_quantile, mixture_quantiles, pearson_dispersion
 
 _DELAY_DRAWS = 256
-_K_AFTER = 1.0  # concentration of the rate after a break: it can land anywhere around the group's mean
-# Histories that an arm may have had: breaks at these multiples of the expected number, or drift with these half-lives in days; how
-# common each is among the arms is learned from all of them.
-_BREAKS = (0.0, 0.5, 2.0)
-_DRIFTS = (3.0, 10.0, 40.0)
-_PRIOR_SHARES = np.array([0.7, 0.12, 0.04, 0.03, 0.06, 0.05])
-_RECENT = 14.0  # age in days that sorts breaks into the two components they are merged to
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -35,8 +29,7 @@ class Rates:
 
     Args:
         mixture: The posterior of conversions per exposure.
-        since: Probability that the present began with each block, oldest first, shape (A, B); entry 0 is "never broke".
-        drifting: Probability that the rate drifts rather than breaks, shape (A,).
+        broke: Probability of a break anywhere in the past, shape (A,).
         borrowed: Share of the prior in the posterior rate parameter, shape (A,).
         volume: Effective number of conversions, shape (A,).
         dispersion: Over-dispersion applied, at least 1, shape (A,).
@@ -48,8 +41,7 @@ class Rates:
     """
 
     mixture: GammaMixture
-    since: FloatArray
-    drifting: FloatArray
+    broke: FloatArray
     borrowed: FloatArray
     volume: FloatArray
     dispersion: FloatArray
@@ -68,18 +60,17 @@ class Rates:
         """
         tail = (1.0 - level) / 2.0
         own = _at(self.mixture, at)
-        estimate = quantile(own, 0.5) if self.point is None else self.point[at]
         if self.fixed is not None:
             low, high = self.fixed[0][at], self.fixed[1][at]
+            estimate = quantile(own, 0.5) if self.point is None else self.point[at]
             return low, np.clip(estimate, low, high), high
+        low, estimate, high = quantiles(own, (tail, 0.5, 1.0 - tail))
         if self.fewest is None or self.most is None:
-            return quantile(own, tail), estimate, quantile(own, 1.0 - tail)
+            return low, estimate, high
         few, many = _at(self.fewest, at), _at(self.most, at)
         spread = np.sqrt(np.maximum(moments(few)[1], moments(many)[1]))
         tails = _imbens_manski(np.maximum(moments(many)[0] - moments(few)[0], 0.0) / np.maximum(spread, 1e-300), level)
-        low = np.minimum(quantile(few, tails), quantile(own, tail))
-        high = np.maximum(quantile(many, 1.0 - tails), quantile(own, 1.0 - tail))
-        return low, estimate, high
+        return np.minimum(quantile(few, tails), low), estimate, np.maximum(quantile(many, 1.0 - tails), high)
 
     def scaled(self, mean: FloatArray, variance: FloatArray, share: FloatArray) -> Rates:
         """Return the posterior of the rate times an independent factor, given in slices.
@@ -120,6 +111,11 @@ def quantile(mixture: GammaMixture, level: float | FloatArray) -> FloatArray:
     return mixture_quantile(level, mixture.shape, mixture.rate, mixture.weight)
 
 
+def quantiles(mixture: GammaMixture, levels: Sequence[float]) -> FloatArray:
+    """Return quantiles of each arm's posterior, shape (L, A)."""
+    return mixture_quantiles(levels, mixture.shape, mixture.rate, mixture.weight)
+
+
 def moments(mixture: GammaMixture) -> tuple[FloatArray, FloatArray]:
     """Return mean and variance of each arm's posterior, shape (A,)."""
     means = mixture.shape / mixture.rate
@@ -146,8 +142,7 @@ def independent(shape: FloatArray, rate: FloatArray, *, volume: FloatArray) -> R
     known = rate > 0
     return Rates(
         mixture=GammaMixture(shape=shape[:, None], rate=np.where(known, rate, 50.0)[:, None], weight=np.ones((n, 1))),
-        since=np.ones((n, 1)),
-        drifting=np.zeros(n),
+        broke=np.zeros(n),
         borrowed=np.zeros(n),
         volume=volume,
         dispersion=np.ones(n),
@@ -158,10 +153,29 @@ def independent(shape: FloatArray, rate: FloatArray, *, volume: FloatArray) -> R
     )
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class Learned:
+    """What was learned of one kind of touch from all arms together; the rest of a posterior is the arm's own.
+
+    Args:
+        hazard: Probability of a break per day; None where a half-life weighs.
+        priors: The groups' priors.
+        scatter: Variance of counts over their mean, per group, not cut off at 1, shape (G,).
+        share: How common each past is among the arms, shape (M,).
+        covariance: Covariance of the log share seen at each young age, shape (J - 1, J - 1); empty where everything is mature.
+    """
+
+    hazard: float | None
+    priors: GroupPriors
+    scatter: FloatArray
+    share: FloatArray
+    covariance: FloatArray
+
+
 def fit_rates(
     outcomes: Outcomes,
     e: KindEvidence,
-    group: npt.NDArray[np.int32],
+    group: Groups,
     n_groups: int,
     curve: DelayCurve | None,
     *,
@@ -169,7 +183,7 @@ def fit_rates(
     seed: int,
     priors: GroupPriors | None = None,
 ) -> Rates:
-    """Return the posterior of every arm's rate.
+    """Learn what the arms have in common and return the posterior of every arm's rate.
 
     Args:
         outcomes: The evidence's source.
@@ -181,187 +195,125 @@ def fit_rates(
         seed: Seed of the draws of the delay curve.
         priors: Group priors to keep instead of fitting them.
     """
-    n, blocks = e.counts.shape
-    c = outcomes.cohorts
-    # Cells are compared with the mean of their arm and block, so that breaks and drift are not taken for noise.
-    own = np.divide(e.counts, e.exposures, out=np.zeros_like(e.counts), where=e.exposures > 0)
-    expected = own[e.unit, e.block] * c.exposures[e.rows] * c.maturity[e.rows]
-    ratio = pearson_dispersion(c.credit[e.rows], expected, e.unit * blocks + e.block, np.repeat(group, blocks), n_groups)[group]
-    dispersion = np.maximum(ratio / e.credit_dispersion, 1.0)
-    tempering = dispersion * e.credit_dispersion
-    variance, block_variance = _delay_variance(outcomes, e, curve, seed)
-    if hazard is None:
-        counts, exposures, untagged_c, untagged_x = e.count[:, None], e.exposure[:, None], e.untagged_counts, e.untagged_exposures
-        untagged_c = None if untagged_c is None else untagged_c.sum(axis=1, keepdims=True)
-        untagged_x = None if untagged_x is None else untagged_x.sum(axis=1, keepdims=True)
-        volume = np.divide(e.count**2, e.squared * tempering, out=np.zeros(n), where=e.squared > 0)
-        variance = variance[:, :1]
-    else:
-        counts, exposures, untagged_c, untagged_x = e.counts, e.exposures, e.untagged_counts, e.untagged_exposures
-        volume = np.zeros(n)
-    t = tempering[:, None]
-    counts, exposures = counts / t, exposures / t
+    return rates_given(learn(outcomes, e, group, n_groups, curve, hazard=hazard, seed=seed, priors=priors), outcomes, e, group)
+
+
+def learn(
+    outcomes: Outcomes,
+    e: KindEvidence,
+    group: Groups,
+    n_groups: int,
+    curve: DelayCurve | None,
+    *,
+    hazard: float | None,
+    seed: int,
+    priors: GroupPriors | None = None,
+) -> Learned:
+    """Return what the arms have in common; arguments as in `fit_rates`."""
+    scatter = pearson_dispersion(e.pearson, group, n_groups)
+    covariance = _delay_covariance(curve, seed)
+    blocks = _blocks(outcomes, e, group, scatter, covariance, hazard)
     if priors is None:
-        priors = fit_group_priors(counts.sum(axis=1), exposures.sum(axis=1), group, n_groups)
-    history = _calm(n)
-    if hazard is not None:
-        # Where the delay curve is uncertain, a young block says less about a break.
-        mu = _centre(priors.log_mu, priors, group)
-        trust = 1.0 / (1.0 + block_variance * exposures * mu[:, None])
-        history = _histories(counts * trust, exposures * trust, e.block_days, group, priors, hazard)
-        volume = (history.since * _from_start(counts)).sum(axis=1) + history.drifting * history.drift_volume
-    args = (variance, history, e.block_age, e.block_days, group, priors)
-    mixture, borrowed = _mixture(counts, exposures, *args)
+        priors = fit_group_priors(blocks.counts.sum(axis=1), blocks.exposures.sum(axis=1), group, n_groups)
+    share = learn_shares(blocks, priors, hazard or 0.0)
+    return Learned(hazard=hazard, priors=priors, scatter=scatter, share=share, covariance=covariance)
+
+
+def _dispersion(e: KindEvidence, group: Groups, scatter: FloatArray) -> FloatArray:
+    return np.maximum(scatter[group] / e.credit_dispersion, 1.0)
+
+
+def _blocks(
+    outcomes: Outcomes, e: KindEvidence, group: Groups, scatter: FloatArray, covariance: FloatArray, hazard: float | None
+) -> Blocks:
+    """Return tempered counts by block; with a half-life, of one block."""
+    t = (_dispersion(e, group, scatter) * e.credit_dispersion)[:, None]
+    variance, block_variance = _delay_variance(outcomes, e, covariance)
+    whole = hazard is None
+    return Blocks(
+        counts=(e.count[:, None] if whole else e.counts) / t,
+        exposures=(e.exposure[:, None] if whole else e.exposures) / t,
+        log_variance=variance[:, :1] if whole else variance,
+        block_variance=block_variance[:1] if whole else block_variance,
+        days=e.block_days.sum(keepdims=True) if whole else e.block_days,
+        age=e.block_age[:1] if whole else e.block_age,
+        group=group,
+    )
+
+
+def rates_given(learned: Learned, outcomes: Outcomes, e: KindEvidence, group: Groups) -> Rates:
+    """Return the posterior of every arm's rate, given what the arms have in common.
+
+    Args:
+        learned: As from `learn`, of these arms or of others.
+        outcomes: The evidence's source.
+        e: Evidence of one kind of touch.
+        group: Group of each arm in canonical order, shape (A,).
+    """
+    n, hazard = len(e.count), learned.hazard
+    dispersion = _dispersion(e, group, learned.scatter)
+    tempering = dispersion * e.credit_dispersion
+    blocks = _blocks(outcomes, e, group, learned.scatter, learned.covariance, hazard)
+    found = present(blocks, learned.priors, learned.share, hazard or 0.0)
+    volume = found.volume
+    if hazard is None:
+        volume = np.divide(e.count**2, e.squared * tempering, out=np.zeros(n), where=e.squared > 0)
     fewest = most = None
-    if untagged_c is not None and untagged_x is not None:
-        args = (variance, attrs.evolve(history, drifts=None), *args[2:])
-        fewest, _ = _mixture(counts, exposures + untagged_x / t, *args)
-        most, _ = _mixture(counts + untagged_c / t, exposures, *args)
+    if e.untagged_counts is not None and e.untagged_exposures is not None:
+        more_c, more_x = e.untagged_counts / tempering[:, None], e.untagged_exposures / tempering[:, None]
+        if hazard is None:
+            more_c, more_x = more_c.sum(axis=1, keepdims=True), more_x.sum(axis=1, keepdims=True)
+        # What could be the arm's own does not change what its past was like: the models keep their weights.
+        common = (learned.priors, learned.share, hazard or 0.0)
+        fewest = present(attrs.evolve(blocks, exposures=blocks.exposures + more_x), *common, past=blocks)
+        most = present(attrs.evolve(blocks, counts=blocks.counts + more_c), *common, past=blocks)
     return Rates(
-        mixture=mixture,
-        since=history.since,
-        drifting=history.drifting,
-        borrowed=borrowed,
+        mixture=found.mixture,
+        broke=found.broke,
+        borrowed=found.borrowed,
         volume=volume,
         dispersion=dispersion,
-        informed=priors.informed[group],
-        fewest=fewest,
-        most=most,
-        priors=priors,
+        informed=learned.priors.informed[group],
+        fewest=None if fewest is None else fewest.mixture,
+        most=None if most is None else most.mixture,
+        priors=learned.priors,
     )
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class _History:
-    """What each arm's past was like: probabilities of calm and of the last break (A, B), of drift (A,) and of each half-life (H, A)."""
-
-    since: FloatArray
-    drifting: FloatArray
-    half_lives: FloatArray
-    drift_volume: FloatArray
-    drifts: list[tuple[FloatArray, FloatArray]] | None = None
-
-
-def _calm(n: int) -> _History:
-    return _History(since=np.ones((n, 1)), drifting=np.zeros(n), half_lives=np.zeros((len(_DRIFTS), n)), drift_volume=np.zeros(n))
-
-
-def _centre(values: FloatArray, priors: GroupPriors, group: npt.NDArray[np.int32]) -> FloatArray:
-    """Return the geometric centre over the nodes of the group prior, per arm."""
-    return np.asarray(np.exp((priors.weight * values).sum(axis=1))[group])
-
-
-def _concentrations(priors: GroupPriors, group: npt.NDArray[np.int32]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return k, mu and the concentration after a break, per arm."""
-    k = _centre(np.log(priors.k), priors, group)
-    return k, _centre(priors.log_mu, priors, group), np.minimum(k, _K_AFTER)
-
-
-def _histories(
-    counts: FloatArray, exposures: FloatArray, days: FloatArray, group: npt.NDArray[np.int32], priors: GroupPriors, hazard: float
-) -> _History:
-    n, blocks = counts.shape
-    if hazard == 0.0 or blocks == 1:
-        since = np.zeros((n, blocks))
-        since[:, 0] = 1.0
-        return attrs.evolve(_calm(n), since=since)
-    k, mu, after = _concentrations(priors, group)
-    since, evidence = last_break(counts, exposures, days, k=k, mu=mu, k_after=after, hazards=[b * hazard for b in _BREAKS])
-    drifts = [drift(counts, exposures, days, k=k, mu=mu, k_after=after, half_life=h) for h in _DRIFTS]
-    weight = shares(np.concatenate([evidence, np.stack([d[2] for d in drifts])]), _PRIOR_SHARES)
-    of_drift = weight[len(_BREAKS) :]
-    drifting = of_drift.sum(axis=0)
-    volumes = np.stack([np.maximum(d[0] - after, 0.0) for d in drifts])
-    return _History(
-        since=np.einsum("ha,hab->ab", weight[: len(_BREAKS)], since),
-        drifting=drifting,
-        half_lives=of_drift,
-        drift_volume=(of_drift * volumes).sum(axis=0) / np.where(drifting > 0, drifting, 1.0),
-        drifts=[d[:2] for d in drifts],
-    )
-
-
-def _from_start(blocks: FloatArray) -> FloatArray:
-    """Return, per block, the sum from that block to the newest one, shape (A, B)."""
-    return np.cumsum(blocks[:, ::-1], axis=1)[:, ::-1]
-
-
-def _mixture(
-    counts: FloatArray,
-    exposures: FloatArray,
-    variance: FloatArray,
-    history: _History,
-    block_age: FloatArray,
-    block_days: FloatArray,
-    group: npt.NDArray[np.int32],
-    priors: GroupPriors,
-) -> tuple[GammaMixture, FloatArray]:
-    """Return the posterior and the share borrowed from the group.
-
-    Components: the nodes of the group prior if nothing changed, breaks by their age, and drift.
-    """
-    c, x = _from_start(counts), _from_start(exposures)
-    since = history.since
-    shape, rate, weight, borrowed = posterior_mixture(c[:, 0], x[:, 0], group, priors, exposure_variance=variance[:, 0])
-    if since.shape[1] == 1:
-        return GammaMixture(shape=shape, rate=rate, weight=weight), borrowed
-    _, mu, k = _concentrations(priors, group)
-    place = np.where(block_age <= _RECENT, 1, 0)
-    mass, first, second = (np.zeros((3, len(mu))) for _ in range(3))
-    total_borrowed = since[:, 0] * borrowed
-
-    def add(j: int, w: FloatArray, s: FloatArray, r: FloatArray, uncertain: FloatArray) -> None:
-        """Add a Gamma(s, r) of weight w to component j; ``uncertain`` is the variance of its log exposure."""
-        mean, own = s / r, 1.0 - k / mu / r
-        mass[j] += w
-        first[j] += w * mean
-        second[j] += w * (mean / r + mean**2 * (1.0 + uncertain))
-        total_borrowed[:] += w * (1.0 - own)
-
-    for i in range(1, since.shape[1]):
-        add(int(place[i]), since[:, i], k + c[:, i], k / mu + x[:, i], variance[:, i])
-    if history.drifting.any():
-        first_k = _centre(np.log(priors.k), priors, group)
-        for i, half_life in enumerate(_DRIFTS):
-            if history.drifts is not None:
-                s, r = history.drifts[i]
-            else:
-                s, r, _ = drift(counts, exposures, block_days, k=first_k, mu=mu, k_after=k, half_life=half_life)
-            add(2, history.half_lives[i], s, r, variance[:, 0])
-    filled = mass > 0
-    m = np.where(filled, first / np.where(filled, mass, 1.0), shape[:, 0] / rate[:, 0])
-    v = np.where(filled, second / np.where(filled, mass, 1.0) - m**2, m**2)
-    v = np.maximum(v, 1e-12 * m**2)
-    return (
-        GammaMixture(
-            shape=np.concatenate([shape, (m**2 / v).T], axis=1),
-            rate=np.concatenate([rate, (m / v).T], axis=1),
-            weight=np.concatenate([weight * since[:, :1], mass.T], axis=1),
-        ),
-        total_borrowed,
-    )
-
-
-def _delay_variance(outcomes: Outcomes, e: KindEvidence, curve: DelayCurve | None, seed: int) -> tuple[FloatArray, FloatArray]:
-    """Return what not knowing the delay curve does to log mature exposures.
-
-    Returns:
-        Variance of the log exposure from each block to the newest, shape (A, B) (with a half-life: weighted, column 0 only is meant),
-        and variance of the log share seen of each block, shape (B,).
-    """
-    n, blocks = e.counts.shape
+def _delay_covariance(curve: DelayCurve | None, seed: int) -> FloatArray:
+    """Return the covariance of the log share seen at each young age from draws of the curve, shape (J - 1, J - 1); empty without one."""
     if curve is None or len(curve.share_seen) < 2:
-        return np.zeros((n, blocks)), np.zeros(blocks)
+        return np.empty((0, 0))
     bins = len(curve.share_seen)
     hazard = np.random.default_rng(seed).beta(curve.shape_a[1:], curve.shape_b[1:], (_DELAY_DRAWS, bins - 1))
     share = np.ones((_DELAY_DRAWS, bins))
     share[:, :-1] = np.cumprod((1.0 - hazard)[:, ::-1], axis=1)[:, ::-1]
-    covariance = np.atleast_2d(np.cov(share / np.maximum(share.mean(axis=0), 1e-12), rowvar=False))[:-1, :-1]
-    age = np.clip(outcomes.cohorts.age[e.rows], 1, bins) - 1
-    young = np.flatnonzero(age < bins - 1)  # older cohorts are surely complete
-    amount = (e.weight * outcomes.cohorts.exposures[e.rows] * outcomes.cohorts.maturity[e.rows])[young]
-    by_age = np.bincount(e.unit[young] * (bins - 1) + age[young], amount, n * (bins - 1)).reshape(n, bins - 1)
-    whole = _from_start(e.exposures)
+    return np.atleast_2d(np.cov(share / np.maximum(share.mean(axis=0), 1e-12), rowvar=False))[:-1, :-1]
+
+
+def _delay_variance(outcomes: Outcomes, e: KindEvidence, covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return what not knowing the delay curve does to log mature exposures.
+
+    Returns:
+        Variance of the log exposure from each block to the newest, shape (A, B), or (1, 1) of zero where the curve is known (with a
+        half-life: weighted, column 0 only is meant), and variance of the log share seen of each block, shape (B,).
+    """
+    n, blocks = e.counts.shape
+    if not len(covariance):
+        return np.zeros((1, 1)), np.zeros(blocks)
+    bins = len(covariance) + 1
+    c = outcomes.cohorts
+    place = np.clip(c.age[e.rows], 1, bins) - 1
+    young = np.flatnonzero(place < bins - 1)  # older cohorts are surely complete
+    unit = e.unit[young]
+    young, place = young[unit >= 0], place[young][unit >= 0]
+    unit = unit[unit >= 0]
+    rows = young if isinstance(e.rows, slice) else e.rows[young]
+    amount = c.exposures[rows] * c.maturity[rows]
+    if e.half_life_days is not None:
+        amount = amount * np.exp2(-np.maximum(e.mark[unit] - c.day[rows], 0.0) / e.half_life_days)
+    by_age = np.bincount(unit * (bins - 1) + place, amount, n * (bins - 1)).reshape(n, bins - 1)
+    whole = np.cumsum(e.exposures[:, ::-1], axis=1)[:, ::-1].copy()
     whole[:, 0] = e.exposure  # weighted sums for column 0; equal weights make them the same
     variance = np.zeros((n, blocks))
     ages = np.arange(1, bins)

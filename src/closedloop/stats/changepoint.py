@@ -8,7 +8,7 @@ same constant of the counts, so that they can be compared.
 References:
     Barry & Hartigan (1992), "Product partition models for change point problems", Annals of Statistics 20;
     Adams & MacKay (2007), "Bayesian online changepoint detection", for the same posterior as a filter over run lengths;
-    Smith & Miller (1986), "A non-Gaussian state space model", for the discounted Gamma-Poisson filter.
+    West, Harrison & Migon (1985), "Dynamic generalized linear models and Bayesian forecasting", JASA 80, for the drifting rate.
 """
 
 from __future__ import annotations
@@ -67,19 +67,23 @@ def last_break(
 
 def _segments(count: FloatArray, exposure: FloatArray, k: FloatArray, mu: FloatArray, k_after: FloatArray) -> list[list[FloatArray]]:
     """Return the log evidence of blocks i..j-1 as one segment, at [i][j - i - 1]."""
-    n, blocks = count.shape
-    # Sums of the last blocks: c[i] holds blocks i.. ; a segment [i, j) is a difference.
-    c = np.concatenate([np.cumsum(count.T[::-1], axis=0)[::-1], np.zeros((1, n))])
-    x = np.concatenate([np.cumsum(exposure.T[::-1], axis=0)[::-1], np.zeros((1, n))])
+    c, x = count.T.copy(), exposure.T.copy()
+    later_rate = k_after / mu
+    later = k_after * np.log(later_rate) - special.gammaln(k_after)
     out = []
-    for i in range(blocks):
-        shape = k if i == 0 else k_after
-        rate = shape / mu
-        constant = shape * np.log(rate) - special.gammaln(shape)
+    for i in range(len(c)):
+        if i == 0:
+            shape, rate = k.astype(np.float64), k / mu
+            constant = shape * np.log(rate) - special.gammaln(shape)
+        else:
+            shape, rate, constant = k_after.copy(), later_rate.copy(), later
         row = []
-        for j in range(i + 1, blocks + 1):
-            s = shape + np.maximum(c[i] - c[j], 0.0)
-            row.append(constant + special.gammaln(s) - s * np.log(rate + np.maximum(x[i] - x[j], 0.0)))
+        for j in range(i, len(c)):
+            shape += c[j]
+            rate += x[j]
+            term = np.log(rate)
+            term *= shape
+            row.append(special.gammaln(shape) - term + constant)
         out.append(row)
     return out
 
@@ -97,64 +101,82 @@ def _sum_over_breaks(segment: list[list[FloatArray]], days: FloatArray, hazard: 
     log_stay = gap * np.log1p(-hazard)
     log_break = np.log(-np.expm1(log_stay))
     ended = [np.zeros(n)]  # log P(data of blocks < j, a segment ends at j)
+    terms = np.empty((blocks, n))
     for j in range(1, blocks + 1):
-        terms = np.stack(
-            [ended[i] + (log_break[i - 1] if i else 0.0) + segment[i][j - i - 1] + log_stay[i : j - 1].sum() for i in range(j)]
-        )
-        top = terms.max(axis=0)
+        for i in range(j):
+            np.add(segment[i][j - i - 1], ended[i], out=terms[i])
+            terms[i] += (log_break[i - 1] if i else 0.0) + log_stay[i : j - 1].sum()
+        part = terms[:j]
+        top = part.max(axis=0)
+        part -= top
         with np.errstate(under="ignore"):
-            weight = np.exp(terms - top)
-        total = weight.sum(axis=0)
+            np.exp(part, out=part)
+        total = part.sum(axis=0)
         ended.append(top + np.log(total))
-    return (weight / total).T, ended[-1]
+    return (terms / total).T, ended[-1]
 
 
-def drift(
-    count: FloatArray, exposure: FloatArray, days: FloatArray, *, k: FloatArray, mu: FloatArray, k_after: FloatArray, half_life: float
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the posterior of a rate that drifts: a Gamma-Poisson filter whose evidence halves every ``half_life`` days.
+def walk(
+    count: FloatArray, exposure: FloatArray, days: FloatArray, *, k: FloatArray, mu: FloatArray, sd: float
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return the posterior of a rate whose logarithm walks at random: a Gamma-Poisson filter of known evolution variance.
 
-    What is forgotten is replaced by the broad prior Gamma(k_after, k_after / mu), so that the posterior never collapses.
+    Between blocks the variance of the log rate grows by ``sd**2`` a day and its mean stays, so what is forgotten depends on how much
+    is known: a rate seen in a thousand counts a day is known from the last days alone, a rare one keeps months.
 
     Args:
         count, exposure: Per unit and block, oldest block first, shape (A, B).
         days: Length of each block in days, shape (B,).
-        k, mu, k_after: As in `last_break`, shape (A,).
-        half_life: In days.
+        k, mu: As in `last_break`, shape (A,).
+        sd: Standard deviation of a day's step of the log rate.
 
     Returns:
-        shape and rate of the Gamma posterior now, and the log evidence, shape (A,) each.
+        shape and rate of the Gamma posterior now, the share of the first prior left in them, and the log evidence, shape (A,) each.
     """
     a, b = k.astype(np.float64), k / mu
-    evidence = np.zeros(len(k))
+    evidence, left = np.zeros(len(k)), np.ones(len(k))
     gap = np.append(0.0, 0.5 * (days[1:] + days[:-1]))
     for j in range(count.shape[1]):
-        keep = 2.0 ** (-gap[j] / half_life)
-        a, b = keep * a + (1.0 - keep) * k_after, keep * b + (1.0 - keep) * k_after / mu
+        keep = 1.0 / (1.0 + sd**2 * gap[j] * a)  # variance of the logarithm is about 1 / a
+        a, b = keep * a, keep * b
+        left *= keep
         new_a, new_b = a + count[:, j], b + exposure[:, j]
         evidence += a * np.log(b) - special.gammaln(a) + special.gammaln(new_a) - new_a * np.log(new_b)
         a, b = new_a, new_b
-    return a, b, evidence
+    return a, b, left, evidence
 
 
-def shares(evidence: FloatArray, prior: FloatArray, *, pseudo: float = 4.0, iterations: int = 30) -> FloatArray:
-    """Return each unit's posterior over models whose shares in the population are learned (EM with a Dirichlet prior).
+def shares(evidence: FloatArray, templates: FloatArray, prior: FloatArray, *, pseudo: float = 20.0, iterations: int = 60) -> FloatArray:
+    """Return how common each model is in the population, learned from all units.
+
+    The units' evidences first weigh whole templates (all calm; breaks common; all drifting at about one pace): many units that each say
+    little together say much. Their average is then the Dirichlet prior of an EM over the units, for mixed populations.
 
     Args:
         evidence: Log evidence per model and unit, shape (M, A).
-        prior: Prior shares of the models, shape (M,).
-        pseudo: Units' worth of the prior.
+        templates: Shares of the models under each template, shape (T, M), rows sum to 1, all above zero.
+        prior: Prior probability of each template, shape (T,).
+        pseudo: Units' worth of the templates' average in the EM.
         iterations: EM steps.
 
     Returns:
-        Probabilities, shape (M, A), columns sum to 1.
+        Shares, shape (M,), sum 1.
     """
-    share = prior / prior.sum()
     with np.errstate(under="ignore"):
         likelihood = np.exp(evidence - evidence.max(axis=0))
+        log_template = np.log(prior) + np.log(templates @ likelihood).sum(axis=1)
+        of_template = np.exp(log_template - log_template.max())
+        base = (of_template / of_template.sum()) @ templates
+        share = base
         for _ in range(iterations):
             posterior = share[:, None] * likelihood
-            posterior = posterior / posterior.sum(axis=0)
-            share = (pseudo * prior / prior.sum() + posterior.sum(axis=1)) / (pseudo + evidence.shape[1])
-        posterior = share[:, None] * likelihood
+            posterior /= posterior.sum(axis=0)
+            share = (pseudo * base + posterior.sum(axis=1)) / (pseudo + evidence.shape[1])
+    return np.asarray(share)
+
+
+def weights(evidence: FloatArray, share: FloatArray) -> FloatArray:
+    """Return each unit's posterior over models of given shares, shape (M, A); columns sum to 1."""
+    with np.errstate(under="ignore"):
+        posterior = share[:, None] * np.exp(evidence - evidence.max(axis=0))
         return np.asarray(posterior / posterior.sum(axis=0))

@@ -11,6 +11,8 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +28,9 @@ _HERMITE = np.array([-np.sqrt(3.0), 0.0, np.sqrt(3.0)])  # three Gauss-Hermite n
 _HERMITE_WEIGHT = np.array([1 / 6, 2 / 3, 1 / 6])
 _NEGLIGIBLE = 1e-7  # weight of a component that cannot move a quantile visibly
 _CDF_ERROR = 1e-6  # relative to the smaller tail
-_NEAR = 1e-5  # relative error of the smaller tail before the last Newton step, which need not be looked at again
-_CHUNK = 16_384  # units that stay in the processor's cache
+_NEAR = 0.02  # probits from the level before the last step, which need not be looked at again
+_BENT = 0.02  # share of a step by which curvature may change it for that
+_CHUNK = 8192  # units that stay in the processor's cache
 _KNOWN = 0.15  # standard deviation of the log concentration below which it is as good as known
 _MAX_UNITS = 8192  # units of one group that take part in fitting its prior; more would not change it visibly
 
@@ -75,77 +78,118 @@ def gamma_quantile_start(probit: FloatArray, shape: FloatArray) -> FloatArray:
 
 
 def mixture_quantile(level: float | FloatArray, shape: FloatArray, rate: FloatArray, weight: FloatArray) -> FloatArray:
-    """Return a quantile of Gamma mixtures.
-
-    A single component is inverted exactly; a mixture starts at the Gamma with its first two moments and takes safeguarded
-    Newton steps on the probit scale in ``log x``, where a Gamma distribution function is almost a straight line. Components
-    that do not matter for a unit (weight under 1e-7) are not evaluated for it.
-
-    Args:
-        level: Probability in (0, 1), one or shape (A,).
-        shape, rate, weight: Components, shape (A, R); weights sum to 1 over the last axis.
-
-    Returns:
-        Quantiles, shape (A,), with distribution function within 1e-4 of the smaller tail of ``level``.
+    """Return a quantile of Gamma mixtures; see `mixture_quantiles`.
 
     >>> one = np.ones((1, 1))
     >>> round(float(mixture_quantile(0.5, one, one, one)[0]), 6)  # log 2
     0.693147
     """
-    n, components = shape.shape
-    if components == 1:
-        return np.asarray(special.gammaincinv(shape[:, 0], level) / rate[:, 0])
-    levels = np.broadcast_to(np.asarray(level, dtype=np.float64), (n,))
-    out = np.empty(n)
+    return np.asarray(mixture_quantiles([level], shape, rate, weight)[0])
+
+
+def mixture_quantiles(levels: Sequence[float | FloatArray], shape: FloatArray, rate: FloatArray, weight: FloatArray) -> FloatArray:
+    """Return quantiles of Gamma mixtures.
+
+    Starts at the Gamma with the mixture's first two moments and takes safeguarded steps of third order (Halley) on the probit scale in
+    ``log x``, where a Gamma distribution function is almost a straight line; mostly two evaluations do. Components that do not matter
+    for a unit (weight under 1e-7) are not evaluated for it.
+
+    Args:
+        levels: Probabilities in (0, 1), L of them, each one number or shape (A,).
+        shape, rate, weight: Components, shape (A, R); weights sum to 1 over the last axis.
+
+    Returns:
+        Quantiles, shape (L, A), with distribution function within 1e-4 of the smaller tail of the level.
+    """
+    n = len(shape)
+    wanted = [np.broadcast_to(np.asarray(level, dtype=np.float64), (n,)) for level in levels]
+    out = np.empty((len(levels), n))
     for start in range(0, n, _CHUNK):
         at = slice(start, start + _CHUNK)
-        out[at] = _invert(levels[at], shape[at].T.copy(), rate[at].T.copy(), weight[at].T.copy())
+        mixtures = _Mixtures.of(shape[at], rate[at], weight[at])
+        for row, level in zip(out, wanted, strict=True):
+            row[at] = mixtures.quantile(level[at])
     return out
 
 
-def _invert(levels: FloatArray, shape: FloatArray, rate: FloatArray, weight: FloatArray) -> FloatArray:
-    """Return quantiles of mixtures with components along the first axis, shape (R, A)."""
-    n = len(levels)
-    wanted = special.ndtri(levels)
-    matched_shape, matched_rate = _matched(shape.T, rate.T, weight.T)
-    floor = -690.0
-    u = np.log(np.maximum(gamma_quantile_start(wanted, matched_shape) / matched_rate, np.exp(floor)))
-    low, high = np.full(n, floor), np.full(n, 700.0)
-    out = np.empty(n)
-    open_ = np.arange(n)
-    log_gamma = special.gammaln(shape)
-    for _ in range(100):
-        cdf, slope = np.zeros(len(u)), np.zeros(len(u))
+@attrs.frozen(kw_only=True, eq=False)
+class _Mixtures:
+    """Components along the first axis, shape (R, A), with what every evaluation needs; and each mixture's matched Gamma, shape (A,)."""
+
+    shape: FloatArray
+    rate: FloatArray
+    weight: FloatArray
+    constant: FloatArray
+    matched_shape: FloatArray
+    matched_rate: FloatArray
+
+    @classmethod
+    def of(cls, shape: FloatArray, rate: FloatArray, weight: FloatArray) -> _Mixtures:
+        matched = _matched(shape, rate, weight)
+        s, r, w = shape.T.copy(), rate.T.copy(), weight.T.copy()
+        # A component without weight is evaluated at zero, where the distribution function is known without work.
+        r[w <= _NEGLIGIBLE] = 0.0
+        with np.errstate(divide="ignore"):
+            constant = s * np.log(r) - special.gammaln(s)
+        return cls(shape=s, rate=r, weight=w, constant=constant, matched_shape=matched[0], matched_rate=matched[1])
+
+    def take(self, at: npt.NDArray[np.bool_]) -> _Mixtures:
+        return attrs.evolve(self, shape=self.shape[:, at], rate=self.rate[:, at], weight=self.weight[:, at], constant=self.constant[:, at])
+
+    def at(self, u: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return distribution function, density and slope of the density of ``log x`` at u, shape (A,)."""
+        cdf, density, slope = np.zeros_like(u), np.zeros_like(u), np.zeros_like(u)
         x = np.exp(u)
-        for s, r, w, g in zip(shape, rate, weight, log_gamma, strict=True):
-            at = np.flatnonzero(w > _NEGLIGIBLE)
-            every = len(at) == len(u)
-            s, r, w, g, scaled = (s, r, w, g, r * x) if every else (s[at], r[at], w[at], g[at], r[at] * x[at])
-            part, density = w * special.gammainc(s, scaled), w * np.exp(s * np.log(scaled) - scaled - g)
-            if every:
-                cdf += part
-                slope += density
-            else:
-                cdf[at] += part
-                slope[at] += density
-        above = cdf > levels
-        high, low = np.where(above, u, high), np.where(above, low, u)
-        probit = special.ndtri(np.clip(cdf, 1e-300, 1 - 1e-16))
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            new = u + (wanted - probit) * np.exp(-0.5 * probit**2) / np.sqrt(2 * np.pi) / slope
-        safe = (new > low) & (new < high)
-        error = np.abs(cdf - levels)
-        # Newton's error is about squared by a step: a small enough one needs no look afterwards.
-        near = safe & (error < _NEAR * np.minimum(levels, 1.0 - levels))
-        going = ~near & (error > _CDF_ERROR * np.minimum(levels, 1.0 - levels)) & (high - low > 1e-13)
-        out[open_] = np.where(near, new, u)
-        u = np.where(safe, new, 0.5 * (low + high))  # halve where the slope vanished
-        if not going.any():
-            break
-        if not going.all():
-            open_, u, low, high, levels, wanted = (a[going] for a in (open_, u, low, high, levels, wanted))
-            shape, rate, weight, log_gamma = (a[:, going] for a in (shape, rate, weight, log_gamma))
-    return np.exp(out)
+        for s, r, w, constant in zip(self.shape, self.rate, self.weight, self.constant, strict=True):
+            scaled = r * x
+            part = special.gammainc(s, scaled)
+            part *= w
+            cdf += part
+            part = s * u
+            part += constant
+            part -= scaled
+            np.exp(part, out=part)
+            part *= w
+            density += part
+            np.subtract(s, scaled, out=scaled)
+            scaled *= part
+            slope += scaled
+        return cdf, density, slope
+
+    def quantile(self, levels: FloatArray) -> FloatArray:
+        """Return one quantile of each mixture, shape (A,)."""
+        n, mixtures = len(levels), self
+        wanted = special.ndtri(levels)
+        floor = -690.0
+        u = np.log(np.maximum(gamma_quantile_start(wanted, self.matched_shape) / self.matched_rate, np.exp(floor)))
+        low, high = np.full(n, floor), np.full(n, 700.0)
+        out = np.empty(n)
+        open_ = np.arange(n)
+        for _ in range(100):
+            cdf, density, slope = mixtures.at(u)
+            above = cdf > levels
+            high, low = np.where(above, u, high), np.where(above, low, u)
+            probit = special.ndtri(np.clip(cdf, 1e-300, 1 - 1e-16))
+            gap = probit - wanted
+            with np.errstate(all="ignore"):
+                first = density * (np.sqrt(2 * np.pi) * np.exp(0.5 * probit**2))
+                second = first * slope / density + probit * first**2
+                newton = gap / first
+                step = newton / np.clip(1.0 - 0.5 * newton * second / first, 0.5, 2.0)
+                new = u - step
+            safe = (new > low) & (new < high)
+            # The error of a step is about its cube: after a small one, where the curve is not bent, nothing needs a look.
+            near = safe & (np.abs(gap) < _NEAR) & (np.abs(newton - step) < _BENT * np.abs(step))
+            tail = np.minimum(levels, 1.0 - levels)
+            going = ~near & (np.abs(cdf - levels) > _CDF_ERROR * tail) & (high - low > 1e-13)
+            out[open_] = np.where(near, new, u)
+            u = np.where(safe, new, 0.5 * (low + high))  # halve where the slope vanished
+            if not going.any():
+                break
+            if not going.all():
+                open_, u, low, high, levels, wanted = (a[going] for a in (open_, u, low, high, levels, wanted))
+                mixtures = mixtures.take(going)
+        return np.exp(out)
 
 
 def log_marginal(count: FloatArray, exposure: FloatArray, k: FloatArray, mu: FloatArray) -> FloatArray:
@@ -347,30 +391,67 @@ def posterior_mixture(
     return mean**2 / spread, mean / spread, weight, borrowed
 
 
-def pearson_dispersion(
-    count: FloatArray, expected: FloatArray, unit: IntArray, group: IntArray, n_groups: int, *, pseudo: float = 20.0
-) -> FloatArray:
-    """Return the over-dispersion of cell counts around their units' means, per group (Fletcher 2012), shrunk to 1.
+@attrs.frozen(kw_only=True, eq=False)
+class PearsonSums:
+    """Residuals of cells around their means, summed per unit (A units), so that parts can be added.
 
     Args:
-        count, expected: Per cell, shape (N,); cells with expected zero are left out, which pulls very sparse estimates towards 1.
-        unit: Unit whose mean was fitted, per cell, shape (N,): one degree of freedom each.
-        group: Group of each *unit*, shape (A,).
+        squares: Sum of squared residuals over expectations.
+        residual: Sum of residuals relative to expectations.
+        cells, means: Cells with an expectation above zero, and means that were fitted to them.
+    """
+
+    squares: FloatArray
+    residual: FloatArray
+    cells: FloatArray
+    means: FloatArray
+
+    @classmethod
+    def empty(cls, n: int) -> PearsonSums:
+        """Return zeros for ``n`` units."""
+        return cls(squares=np.zeros(n), residual=np.zeros(n), cells=np.zeros(n), means=np.zeros(n))
+
+    def put(self, at: slice, part: PearsonSums) -> None:
+        """Write the sums of some units into their places."""
+        for name in ("squares", "residual", "cells", "means"):
+            getattr(self, name)[at] = getattr(part, name)
+
+
+def pearson_sums(count: FloatArray, expected: FloatArray, member: FloatArray) -> PearsonSums:
+    """Return the sums behind `pearson_dispersion` per unit.
+
+    Args:
+        count, expected: Per unit and cell, shape (A, D); cells with expected zero are left out.
+        member: Which cells share a fitted mean, shape (D, B) of zeros and ones.
+    """
+    used = expected > 0
+    residual = count - expected
+    residual *= used
+    relative = residual / np.where(used, expected, 1.0)
+    filled = used @ member
+    return PearsonSums(
+        squares=np.einsum("ad,ad->a", residual, relative),
+        residual=relative.sum(axis=1),
+        cells=filled.sum(axis=1),
+        means=(filled > 0).sum(axis=1).astype(np.float64),
+    )
+
+
+def pearson_dispersion(sums: PearsonSums, group: IntArray, n_groups: int, *, pseudo: float = 20.0) -> FloatArray:
+    """Return the over-dispersion of cell counts around their units' means, per group (Fletcher 2012), shrunk to 1.
+
+    Very sparse cells pull the estimate towards 1: units without any count are left out.
+
+    Args:
+        sums: As from `pearson_sums`, per unit.
+        group: Group of each unit, shape (A,).
         n_groups: Number of groups G.
         pseudo: Degrees of freedom of the prior guess 1.
 
     Returns:
         Ratio of variance to mean, shape (G,), not yet cut off at 1.
     """
-    used = expected > 0
-    size = len(group)
-    safe = np.where(used, expected, 1.0)
-    residual = np.where(used, (count - expected) / safe, 0.0)
-    # Per unit first, then per group: the result does not depend on the order in which units are listed.
-    cells_of = totals(unit, used.astype(np.float64), size)
-    cells = totals(group, cells_of, n_groups)
-    freedom = np.maximum(cells - totals(group, (cells_of > 0).astype(np.float64), n_groups), 0.0)
-    squares = totals(group, totals(unit, residual**2 * safe, size), n_groups)
-    bias = totals(group, totals(unit, residual, size), n_groups) / np.maximum(cells, 1.0)
-    ratio = squares / np.maximum(freedom, 1) / np.maximum(1.0 + bias, 0.1)
+    cells, means, squares, residual = (totals(group, v, n_groups) for v in (sums.cells, sums.means, sums.squares, sums.residual))
+    freedom = np.maximum(cells - means, 0.0)
+    ratio = squares / np.maximum(freedom, 1) / np.maximum(1.0 + residual / np.maximum(cells, 1.0), 0.1)
     return np.asarray((pseudo + freedom * ratio) / (pseudo + freedom))
