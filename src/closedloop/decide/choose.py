@@ -169,7 +169,8 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
         limits = _affordable(c, p, curves, limits, free)
     for i in np.flatnonzero(free & (allocation.after == limits.now)):
         more[int(i)] = weak_move(p, int(i), *unsure.get(int(i), (float(limits.now[i]), None)))
-    return Chosen(allocation=allocation, moved=moved, gains=gains, chances=chances, holds=more, timing=timing, asked=limits.total)
+    asked = limits.total if c.total is None else min(limits.total, p.limits.total)  # an affordable total is never more than the stated
+    return Chosen(allocation=allocation, moved=moved, gains=gains, chances=chances, holds=more, timing=timing, asked=asked)
 
 
 def _time(

@@ -102,8 +102,8 @@ def _alternatives(p: Problem, joint: Draws, ideal: FloatArray, level: float) -> 
 
 
 def _decision(
-    p: Problem, arm: Arm, target: Callable[[Arm], Target], digest: str, chosen: Chosen, j: int, gain: Interval, sure: bool | None, marginal: float,
-    elasticity: float,
+    p: Problem, arm: Arm, target: Callable[[Arm], Target], digest: str, chosen: Chosen, j: int, gain: Interval, sure: bool | None,
+    marginal: float, elasticity: float,
 ) -> Decision:  # fmt: skip
     allocation, i = chosen.allocation, int(chosen.moved[j])
     signals, money = p.signals, MICROS / p.limits.step

@@ -100,7 +100,8 @@ class Arms:
     def __iter__(self) -> Iterator[Arm]:
         if not self.columns:
             return iter([()] * len(self))
-        tags = (np.append(v, None)[self.codes[:, k]].tolist() for k, v in enumerate(self.vocabs))  # code -1 finds the None at the end
+        missing = np.array([None], dtype=object)  # at the end, where code -1 finds it
+        tags = (np.concatenate([v, missing])[self.codes[:, k]].tolist() for k, v in enumerate(self.vocabs))
         return iter(zip(*tags, strict=True))
 
     @classmethod

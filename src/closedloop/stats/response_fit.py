@@ -3,7 +3,8 @@
 Law of this file: arrays in, a `Response` out, no loop over arms. With counts
 ``c[a, d] ~ Poisson(exp(alpha_a) m[a, d] dow[d] f(s; theta_a))`` the level ``alpha`` drops out given an arm's total: what is left is a
 multinomial over its days, one unknown a curve. Days of equal spend then carry no information at all, exactly, and the posterior is the
-prior.
+prior. Modes and the arms' hierarchy come from Laplace approximations; mean and variance of each curve are then taken over a grid, because
+the likelihood of a curve that is far from saturated is flat to one side.
 
 The likelihood is tempered: by the over-dispersion of daily counts and of weekly blocks of them (a level that drifts is not a response to
 spend), and, because past spend was mostly chosen by looking at past results, by ``observed_weight``. Arms share their prior's common part
@@ -16,12 +17,14 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import numpy as np
 import numpy.typing as npt
 
 from closedloop.stats.response import HILL, LOG, POWER, Response, ResponsePrior, beta_of
-from closedloop.stats.response_spread import Spread
+from closedloop.stats.response_spread import NOTHING, Spread
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -29,6 +32,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 _STEPS = 40
 _EARLY = 14  # days in which budgets are taken as set by people
+_NODES = 31  # of the grid that the moments of a posterior are taken over
+_CELLS = 60_000_000  # rows x nodes up to which that is done; Laplace's approximation beyond
 _ROUNDS = 60  # of alternating between curves, weekdays and dispersion
 
 
@@ -132,6 +137,18 @@ def fit_response(
         if max(float(np.abs(theta - before).max(initial=0.0)), float(np.abs(dow - dow_before).max())) < 1e-5:
             break
     place, variance, common = spread.posterior(theta, score, information)
+    if len(arm) * _NODES <= _CELLS:
+        informed = information > NOTHING
+        exposure, temper = base * dow[weekday], observed_weight / phi
+
+        def log_posterior(t: FloatArray) -> FloatArray:
+            return temper * _log_likelihood(shape, x, arm, count, exposure, total, t, n) + spread.log_prior(t, theta, score, information)
+
+        mean, square = _moments(log_posterior, place, np.sqrt(variance))
+        ratio = np.sqrt(square / np.maximum(variance, 1e-300))
+        place, variance, common = (
+            np.where(informed, new, old) for new, old in ((mean, place), (square, variance), (common * np.minimum(ratio, 1.0), common))
+        )
     response = Response(
         shape=np.full(n, shape, dtype=np.int64),
         location=place if shape == POWER else place + np.log(usual / at),
@@ -168,6 +185,19 @@ def choose_response(
     scores = {s: float((observed_weight * f.log_likelihood / phi - f.penalty).sum()) for s, f in fits.items()}
     best = max(scores, key=lambda s: scores[s])
     return fits[best] if scores[best] > scores[default] + lead else fits[default]
+
+
+def _moments(log_density: Callable[[FloatArray], FloatArray], place: FloatArray, scale: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return mean and variance of one-dimensional densities by a grid of five scales either side, shape (A,) each.
+
+    Where an arm is far from saturated the likelihood is flat to one side, and the mode with its curvature would call it too saturated.
+    """
+    steps = np.linspace(-5.0, 5.0, _NODES)
+    logs = np.array([log_density(place + z * scale) for z in steps])
+    weight = np.exp(logs - logs.max(axis=0))
+    weight /= weight.sum(axis=0)
+    mean = steps @ weight
+    return place + scale * mean, scale**2 * np.maximum(steps**2 @ weight - mean**2, 1e-4)
 
 
 def _usual(arm: IntArray, day: IntArray, spend: FloatArray, at: FloatArray) -> FloatArray:

@@ -14,12 +14,13 @@ from __future__ import annotations
 import attrs
 import numpy as np
 import numpy.typing as npt
+from scipy.special import logsumexp
 
 from closedloop.stats.response import ResponsePrior
 
 FloatArray = npt.NDArray[np.float64]
 
-_NOTHING = 1e-9  # less information than this is rounding
+NOTHING = 1e-9  # less information than this is rounding
 # Factors on the prior's own variance, and their prior: log-Normal of that spread, of mean 1, so that an arm that knows nothing has the
 # prior's variance. Small factors are left out: tempered likelihoods scatter less than they say, and would feign that all arms are alike.
 _DOUBT = 1.4
@@ -72,7 +73,7 @@ class Spread:
             theta: Where each likelihood was expanded, shape (A,).
             score, information: Its slope and curvature there, shape (A,).
         """
-        has = information > _NOTHING
+        has = information > NOTHING
         noise = 1.0 / information[has]
         peak = theta[has] + score[has] * noise
         total = self.own[:, None] + noise  # shape (G, A)
@@ -89,6 +90,19 @@ class Spread:
             fit -= 0.5 * ((centres - self.location) ** 2 / self.common2 + np.log(whole))
         weight = _WEIGHT * np.exp(fit - fit.max())
         return attrs.evolve(self, weight=weight / weight.sum(), centres=centres, centres2=centres2)
+
+    def log_prior(self, t: FloatArray, theta: FloatArray, score: FloatArray, information: FloatArray) -> FloatArray:
+        """Return the log density of each arm's parameter at ``t`` by what all *other* arms say, up to a constant; shape (A,)."""
+        has = information > NOTHING
+        noise = 1.0 / np.where(has, information, 1.0)
+        peak = theta + np.where(has, score, 0.0) * noise
+        precision = np.where(has, 1.0 / (self.own[:, None] + noise), 0.0)  # shape (G, A)
+        whole = 1.0 / np.maximum(self.centres2, 1e-12)[:, None]
+        rest = np.maximum(whole - precision, 1e-9 * whole)
+        centre = np.where(self.common2 > 0.0, (whole * self.centres[:, None] - precision * peak) / rest, self.location)
+        variance = self.own[:, None] + (1.0 / rest if self.common2 > 0.0 else 0.0)
+        logs = np.log(self.weight + 1e-300)[:, None] - 0.5 * (np.log(variance) + (t - centre) ** 2 / variance)
+        return np.asarray(logsumexp(logs, axis=0))
 
     def posterior(self, theta: FloatArray, score: FloatArray, information: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return mean and variance of each arm's parameter, and the part of its spread that moves all arms together; shape (A,) each.
