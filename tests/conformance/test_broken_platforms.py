@@ -10,6 +10,7 @@ import pytest
 from closedloop.errors import AuthenticationError, ConfigurationError, NotSentError, RejectedError
 from closedloop.records.action import AttemptResult, Change, TargetState
 from closedloop.records.decision import Target
+from closedloop.records.holdout import HoldoutCounts
 from closedloop.records.money import Money
 from closedloop.testing import PLATFORM_CHECKS, PLATFORM_FAULTS, PlatformSubject, certify
 
@@ -303,7 +304,67 @@ class NamesAnew(Honest):
         return [{**row, "event_id": f"{next(self.number)}"} for row in super().report(since=since, until=until)]
 
 
+class HoldsOut(Honest):
+    """An adapter without a fault that runs holdouts too."""
+
+    def __init__(self, server):
+        super().__init__(server)
+        self.running = {}
+
+    def start_holdout(self, holdout_id, targets, share, *, now):
+        known = self.running.setdefault(holdout_id, {"targets": list(targets), "share": share, "since": now, "until": None})
+        if (known["targets"], known["share"]) != (list(targets), share):
+            raise RejectedError("begun otherwise", "holdout_id", holdout_id)
+
+    def read_holdout(self, holdout_id, *, now):
+        known = self.running[holdout_id]
+        users = {"treated_users": 1000 * (1 - known["share"]), "control_users": 1000 * known["share"]}
+        return HoldoutCounts(holdout_id=holdout_id, treated=0, control=0, since=known["since"], until=known["until"], **users)
+
+    def end_holdout(self, holdout_id, *, now):
+        self.running[holdout_id]["until"] = self.running[holdout_id]["until"] or now
+
+
+class BeginsAnew(HoldsOut):
+    """Begins the holdout again when it is asked again."""
+
+    def start_holdout(self, holdout_id, targets, share, *, now):
+        self.running.pop(holdout_id, None)
+        super().start_holdout(holdout_id, targets, share, now=now)
+
+
+class TakesAnyShare(HoldsOut):
+    """Does not notice that the same id comes with another share."""
+
+    def start_holdout(self, holdout_id, targets, share, *, now):
+        if holdout_id not in self.running:
+            super().start_holdout(holdout_id, targets, share, now=now)
+
+
+class EndsTwice(HoldsOut):
+    """Lets a holdout end whenever it is asked to."""
+
+    def end_holdout(self, holdout_id, *, now):
+        self.running[holdout_id]["until"] = now
+
+
+class HoldsOutTheOthers(HoldsOut):
+    """Mistakes the share that is held out for the share that is shown the ads."""
+
+    def read_holdout(self, holdout_id, *, now):
+        found = super().read_holdout(holdout_id, now=now)
+        return attrs.evolve(found, treated_users=found.control_users, control_users=found.treated_users)
+
+
+class NeverEnds(HoldsOut):
+    """Forgets to end a holdout."""
+
+    def end_holdout(self, holdout_id, *, now):
+        return
+
+
 FAULTY = {
+    **dict.fromkeys((BeginsAnew, TakesAnyShare, EndsTwice, HoldsOutTheOthers, NeverEnds), "begins_a_holdout_once_or_none"),
     QuietForDays: "offers_the_protocols",
     TellsAnotherTarget: "reads_the_target",
     CutsFloats: "sets_exactly_what_was_asked",
@@ -355,12 +416,12 @@ def opener(kind, **changes):
     return open_subject
 
 
-@pytest.mark.parametrize("kind", [Honest, Creates], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [Honest, Creates, HoldsOut], ids=lambda kind: kind.__name__)
 def test_an_honest_adapter_passes_all(kind):
     """Nothing fails and nothing is excused: the suite does not cry wolf."""
     certificate = certify(opener(kind), PLATFORM_CHECKS, about="Honest")
     assert (certificate.failed, certificate.excused) == ((), ())
-    assert len(certificate.passed) == len(PLATFORM_CHECKS) >= 23
+    assert len(certificate.passed) == len(PLATFORM_CHECKS) >= 24
     assert certificate.ok
 
 
@@ -406,6 +467,6 @@ class TestExcuses:
 def test_the_certificate_shows_itself():
     """A certificate is a table: in a terminal, escaped in a notebook, and as a frame."""
     certificate = certify(opener(HasNoWords), PLATFORM_CHECKS, about="<b>")
-    assert "22 passed, 1 failed, 0 excused of 23" in repr(certificate)
+    assert "23 passed, 1 failed, 0 excused of 24" in repr(certificate)
     assert "<b>" not in certificate._repr_html_()
     assert list(certificate.to_frame()["outcome"]).count("failed") == 1

@@ -20,26 +20,16 @@ import attrs
 from closedloop.errors import AuthenticationError, ConfigurationError, MissingExtraError, NotSentError, PlatformError, RejectedError
 from closedloop.platforms.google_errors import Refusal, enum_name, partial_refusals, raw, refusal_of
 from closedloop.platforms.google_report import report_rows
+from closedloop.platforms.google_targets import BUDGET, CAMPAIGN, Looked, operation_of, seen
 from closedloop.platforms.rows import account_days, zone
 from closedloop.platforms.sunset import SunsetWarning, sunset_notice
 from closedloop.records.action import AttemptResult, Change, TargetState
 from closedloop.records.decision import Target
-from closedloop.records.money import Money
 from closedloop.records.window import AttributionWindow
 
 Access = Literal["explorer", "test", "basic", "standard"]
 _OPERATIONS: Mapping[str, float] = {"explorer": 2_880.0, "test": 15_000.0, "basic": 15_000.0}  # a rolling day; standard has no limit
-_CAMPAIGN = (
-    "SELECT customer.currency_code, campaign.id, campaign.status, campaign.bidding_strategy_system_status, "
-    "campaign_budget.resource_name, campaign_budget.amount_micros, campaign_budget.explicitly_shared, "
-    "campaign_budget.reference_count, campaign_budget.period FROM campaign WHERE campaign.id IN ({ids})"
-)
-_BUDGET = (
-    "SELECT customer.currency_code, campaign_budget.id, campaign_budget.resource_name, campaign_budget.amount_micros, "
-    "campaign_budget.status, campaign_budget.period FROM campaign_budget WHERE campaign_budget.id IN ({ids})"
-)
 _CUSTOMER = "SELECT customer.currency_code, customer.time_zone, customer.status FROM customer"
-_SWITCH: Mapping[str, int] = {"resume": 2, "pause": 3}  # CampaignStatus.ENABLED, PAUSED
 _MOST_OPERATIONS = 10_000
 
 
@@ -52,17 +42,6 @@ class _Innermost(list):  # type: ignore[type-arg]
 
 def _digits(customer: str) -> str:
     return str(customer).replace("-", "")
-
-
-@attrs.frozen(kw_only=True)
-class _Looked:
-    """What was found about the budget and the campaign behind a target."""
-
-    budget: str
-    amount: Money | None
-    shared: bool
-    active: bool
-    learning: bool | None
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -273,10 +252,10 @@ class GoogleAdsPlatform:
         self._currency, self._timezone = customer.currency_code, customer.time_zone
         return enum_name(customer, "status")
 
-    def _look(self, targets: Sequence[Target], now: datetime, timeout: float) -> dict[Target, _Looked | Refusal]:
+    def _look(self, targets: Sequence[Target], now: datetime, timeout: float) -> dict[Target, Looked | Refusal]:
         """Look up the budgets behind targets, one query for campaigns and one for shared budgets."""
-        found: dict[Target, _Looked | Refusal] = {}
-        for prefix, query in (("", _CAMPAIGN), ("budget/", _BUDGET)):
+        found: dict[Target, Looked | Refusal] = {}
+        for prefix, query in (("", CAMPAIGN), ("budget/", BUDGET)):
             asked = {}
             for target in targets:
                 if target.resource.startswith("budget/") != bool(prefix):
@@ -294,34 +273,17 @@ class GoogleAdsPlatform:
                 self._currency = row.customer.currency_code
                 target_found = asked.get(row.campaign_budget.id if prefix else row.campaign.id)
                 if target_found is not None:
-                    found[target_found] = self._seen(row, bool(prefix), target_found)
+                    found[target_found] = seen(row, bool(prefix), target_found)
             for target in asked.values():
                 words = f"{target} does not exist in account {self.customer}"
                 found.setdefault(target, Refusal(status="rejected", code="RESOURCE_NOT_FOUND", message=words))
         return found
 
-    def _seen(self, row: Any, is_budget: bool, target: Target) -> _Looked | Refusal:
-        budget = row.campaign_budget
-        owner = budget if is_budget else row.campaign
-        status = enum_name(owner, "status")
-        if status == "REMOVED":
-            return Refusal(status="rejected", code="REMOVED", message=f"{target} is removed")
-        daily = enum_name(budget, "period") == "DAILY"
-        strategy = "" if is_budget else enum_name(row.campaign, "bidding_strategy_system_status")
-        known = strategy not in ("", "UNSPECIFIED", "UNKNOWN", "UNAVAILABLE", "MULTIPLE")
-        return _Looked(
-            budget=budget.resource_name,
-            amount=Money(budget.amount_micros, row.customer.currency_code) if daily else None,
-            shared=not is_budget and (budget.explicitly_shared or budget.reference_count > 1),
-            active=status == "ENABLED",
-            learning=("LEARNING" in strategy) if known else None,
-        )
-
     def _send(self, changes: Sequence[Change], now: datetime, timeout: float, *, validate_only: bool) -> list[AttemptResult]:
         self._door()
         results: dict[int, AttemptResult] = {}
         lookups = [c.target for c in changes if c.kind == "set_budget"]
-        looked: dict[Target, _Looked | Refusal] = {}
+        looked: dict[Target, Looked | Refusal] = {}
         try:
             if lookups:
                 looked = self._look(lookups, now, timeout)
@@ -337,7 +299,13 @@ class GoogleAdsPlatform:
         order: list[int] = []
         touched: set[str] = set()
         for at, change in enumerate(changes):
-            made = self._operation(change, looked.get(change.target))
+            made = operation_of(
+                change,
+                looked.get(change.target),
+                operation=self._type("MutateOperation"),
+                customer=self.customer,
+                currency=self._currency,
+            )
             if isinstance(made, AttemptResult):
                 results[at] = made
                 continue
@@ -352,39 +320,6 @@ class GoogleAdsPlatform:
             sent = self._mutate(operations, now, timeout, validate_only=validate_only)
             results.update(zip(order, sent, strict=True))
         return [results[at] for at in range(len(changes))]
-
-    def _operation(self, change: Change, looked: _Looked | Refusal | None) -> tuple[Any, str] | AttemptResult:
-        """Return the operation of a change and the resource it touches, or why it cannot be one."""
-        if isinstance(looked, Refusal):
-            return looked.attempt()
-        operation = self._type("MutateOperation")
-        if change.kind == "set_budget" and looked is not None:
-            if change.budget is None:
-                return AttemptResult(status="rejected", code="budget", message="set_budget needs a budget")
-            if change.budget.currency != self._currency:
-                words = f"the account is in {self._currency}, the budget in {change.budget.currency}"
-                return AttemptResult(status="rejected", code="currency", message=words)
-            if looked.shared:
-                words = f"{change.target} shares its budget with other campaigns: steer {_budget_target(looked.budget)} instead"
-                return AttemptResult(status="rejected", code="shared_budget", message=words)
-            if looked.amount is None:
-                words = f"{change.target} has no daily budget (its budget is for a whole period)"
-                return AttemptResult(status="rejected", code="no_daily_budget", message=words)
-            update = operation.campaign_budget_operation.update
-            update.resource_name, update.amount_micros = looked.budget, change.budget.micros
-            operation.campaign_budget_operation.update_mask.paths.append("amount_micros")
-            return operation, looked.budget
-        if change.kind not in _SWITCH:
-            return AttemptResult(status="rejected", code="kind", message=f"this adapter does not {change.kind} on Google Ads")
-        if not change.target.resource.isdigit():
-            words = f"{change.target}: only a campaign can be paused or resumed"
-            return AttemptResult(status="rejected", code="target", message=words)
-        resource = f"customers/{self.customer}/campaigns/{change.target.resource}"
-        update = operation.campaign_operation.update
-        update.resource_name = resource
-        update.status = _SWITCH[change.kind]
-        operation.campaign_operation.update_mask.paths.append("status")
-        return operation, resource
 
     def _mutate(self, operations: Sequence[Any], now: datetime, timeout: float, *, validate_only: bool) -> list[AttemptResult]:
         request = self._type("MutateGoogleAdsRequest")
@@ -407,10 +342,6 @@ class GoogleAdsPlatform:
             for at in range(len(operations)) if refusal.index is None else (refusal.index,):
                 results[at] = refusal.attempt(self._daily())
         return results
-
-
-def _budget_target(resource_name: str) -> str:
-    return "budget/" + resource_name.rpartition("/")[2]
 
 
 def _raised(refusal: Refusal, what: str) -> PlatformError:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from closedloop.testing.certificate import Certificate, Check, CheckFailedError, certify
 from closedloop.testing.ledger_checks import LEDGER_CHECKS, LedgerSubject
-from closedloop.testing.platform_checks import PLATFORM_CHECKS, PLATFORM_FAULTS, PlatformSubject
+from closedloop.testing.platform_checks import PLATFORM_CHECKS
+from closedloop.testing.platform_subject import PLATFORM_FAULTS, PlatformSubject
 
 if TYPE_CHECKING:
     from closedloop.testing.suites import LedgerConformance, PlatformConformance

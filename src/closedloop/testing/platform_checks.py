@@ -6,105 +6,19 @@ the subject. Each check names one fault of an adapter: a faulty adapter fails th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
-from typing import Any
-
-import attrs
+from collections.abc import Mapping
+from datetime import timedelta
 
 from closedloop.errors import AuthenticationError, NotSentError, RejectedError
-from closedloop.interfaces import AppliesChanges, FindsCreated, LimitsRequests, ReadsState, ReportsSpend, WeighsRequests
-from closedloop.records.action import AttemptResult, Change, ChangeKind, TargetState
+from closedloop.interfaces import AppliesChanges, FindsCreated, LimitsRequests, ReadsState, ReportsSpend, RunsHoldouts, WeighsRequests
+from closedloop.records.action import ChangeKind
 from closedloop.records.batch import EVENT_KINDS
 from closedloop.records.decision import Target
 from closedloop.records.money import Money
 from closedloop.testing.certificate import Check, CheckFailedError, check, need
+from closedloop.testing.platform_subject import PLATFORM_FAULTS, PlatformSubject
 
-PLATFORM_FAULTS: Mapping[str, str] = {
-    "throttle": "the next change is refused by a quota",
-    "lose_reply": "the next change is applied, and no answer comes",
-    "lose_request": "the next change is not applied, and no answer comes",
-    "late": "the next change is applied later, within the quiet period",
-    "ignore": "the next change is answered with yes and not applied",
-    "server_error": "the next change is applied and answered with a failure of the server",
-    "unreachable": "from now on nobody listens",
-    "revoke": "from now on the credentials do not serve",
-}
 PLATFORM_CHECKS: list[Check] = []
-
-
-@attrs.define(kw_only=True)
-class PlatformSubject:
-    """An adapter together with the platform behind it, as its author can control that.
-
-    Args:
-        platform: The adapter.
-        target: A target that exists, delivers, and has a daily budget of its own.
-        amounts: Two budgets a day that the platform takes exactly, both different from the present one.
-        now: The present moment (aware); `later` moves it.
-        advance: Moves the clock of the platform behind the adapter by a time, where it has one.
-        faults: By name (`PLATFORM_FAULTS`), a function that arms the fault.
-        writes: Returns how many requests to change something the platform has received.
-        alter: Lets someone else set the target's budget, past the adapter.
-        other: A second target, which nothing here changes.
-        unknown: A target that does not exist.
-        refused: A change that the platform refuses for good, such as a budget below its minimum.
-        foreign: Another currency than that of the account.
-        secrets: Secrets that the adapter's client holds, or fake ones put there.
-        report_span: ``(since, until)`` for which the platform has something to report.
-        excused: By name of a check, why it cannot be run: which capability the platform lacks.
-    """
-
-    platform: Any
-    target: Target
-    amounts: tuple[Money, Money]
-    now: datetime
-    unknown: Target
-    refused: Change
-    foreign: str = "XTS"
-    advance: Callable[[timedelta], None] | None = None
-    faults: Mapping[str, Callable[[], None]] = attrs.field(factory=dict)
-    writes: Callable[[], int] | None = None
-    alter: Callable[[Money], None] | None = None
-    other: Target | None = None
-    secrets: tuple[str, ...] = ()
-    report_span: tuple[datetime, datetime] | None = None
-    excused: Mapping[str, str] = attrs.field(factory=dict)
-
-    def offers(self, part: str) -> bool:
-        """Return whether the subject has a part or a fault (``fault:late``)."""
-        if part.startswith("fault:"):
-            return part.removeprefix("fault:") in self.faults
-        return bool(getattr(self, part))
-
-    def later(self, seconds: float) -> None:
-        """Let time pass, here and on the platform."""
-        step = timedelta(seconds=seconds)
-        self.now += step
-        if self.advance is not None:
-            self.advance(step)
-
-    def settle(self) -> None:
-        """Let the quiet period pass, and a second more."""
-        self.later(float(self.platform.quiet_period) + 1.0)
-
-    def change(self, kind: ChangeKind = "set_budget", budget: Money | None = None, target: Target | None = None) -> Change:
-        """Return a change of the target."""
-        return Change(action_id="certificate-1", target=target or self.target, kind=kind, budget=budget)
-
-    def send(self, change: Change) -> AttemptResult:
-        """Send a change through the adapter; an exception fails the check."""
-        result = self.platform.send(change, now=self.now)
-        if not isinstance(result, AttemptResult):
-            raise CheckFailedError(f"send returned {type(result).__name__}, not an AttemptResult")
-        return result
-
-    def read(self, target: Target | None = None) -> TargetState:
-        """Read a target through the adapter."""
-        state = self.platform.read(target or self.target, now=self.now)
-        if not isinstance(state, TargetState):
-            raise CheckFailedError(f"read returned {type(state).__name__}, not a TargetState")
-        return state
 
 
 def _budget_is(subject: PlatformSubject, budget: Money | None, when: str) -> None:
@@ -241,6 +155,36 @@ def creates_findably_or_not_at_all(subject: PlatformSubject) -> None:
         subject.settle()
     after = subject.read()
     need((after.budget, after.active) == (before.budget, before.active), f"a creation changed what was there to {after}")
+
+
+@check(PLATFORM_CHECKS)
+def begins_a_holdout_once_or_none(subject: PlatformSubject) -> None:
+    """A holdout begun twice under one id is one, and one ended twice has ended once; an adapter without holdouts passes."""
+    platform, target = subject.platform, subject.target
+    if not isinstance(platform, RunsHoldouts):
+        return
+    platform.start_holdout("certificate-h", [target], 0.2, now=subject.now)
+    subject.settle()
+    begun = platform.read_holdout("certificate-h", now=subject.now)
+    need(begun.until is None, f"a holdout that runs ended at {begun.until}")
+    odds = begun.treated_users / begun.control_users
+    need(0.9 < odds / 4.0 < 1.1, f"one in five held out, and {odds:g} users are treated for each that is not")
+    platform.start_holdout("certificate-h", [target], 0.2, now=subject.now)
+    subject.settle()
+    again = platform.read_holdout("certificate-h", now=subject.now)
+    need(again.since == begun.since, f"begun again under the same id, it runs since {again.since}, not {begun.since}")
+    try:
+        platform.start_holdout("certificate-h", [target], 0.5, now=subject.now)
+    except RejectedError:
+        pass
+    else:
+        raise CheckFailedError("the same id with another share was not rejected")
+    ends = []
+    for _ in range(2):
+        platform.end_holdout("certificate-h", now=subject.now)
+        subject.settle()
+        ends.append(platform.read_holdout("certificate-h", now=subject.now).until)
+    need(None not in ends and ends[0] == ends[1], f"ended twice, it ended at {ends}")
 
 
 @check(PLATFORM_CHECKS, "fault:throttle")

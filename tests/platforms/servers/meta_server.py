@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from faults import World
+from loopback import Loopback
 
 HTML_502 = "<html><head><title>502 Bad Gateway</title></head><body>{word}</body></html>"
 
@@ -26,18 +25,11 @@ def graph_error(
     return {"http": http, "json": {"error": error}}
 
 
-class QuietServer(ThreadingHTTPServer):
-    """A server that says nothing of a client that is gone: killed clients are what it is for."""
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
-
-
-class MetaServer:
+class MetaServer(Loopback):
     """One ad account, ``act_100``, in EUR unless told otherwise."""
 
     def __init__(self, *, token: str, currency: str = "EUR", timezone: str = "Europe/Berlin") -> None:
+        super().__init__(self._serve)
         self.world = World()
         self.token = token
         self.ended: set[str] = {"v21.0"}
@@ -57,41 +49,10 @@ class MetaServer:
             "16": self._adset(daily_budget="5000", forbidden=True),
             "21": {"id": "21", "kind": "campaign", "status": "ACTIVE", "daily_budget": "90000", "account_id": "100"},
         }
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-            wbufsize = -1
-
-            def log_message(self, *args: Any) -> None:
-                return
-
-            def do_GET(self) -> None:
-                outer._serve(self, "GET")
-
-            def do_POST(self) -> None:
-                outer._serve(self, "POST")
-
-        self.http = QuietServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @staticmethod
     def _adset(**values: Any) -> dict[str, Any]:
         return {"kind": "adset", "status": "ACTIVE", "effective_status": "ACTIVE", "account_id": "100", **values}
-
-    def __enter__(self) -> MetaServer:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.http.server_port}"
 
     # -- protocol --------------------------------------------------------------------------------------------------------
 
@@ -104,15 +65,10 @@ class MetaServer:
         kind = "write" if method == "POST" else "report" if path[-1] == "insights" else "account" if path[-1].startswith("act_") else "read"
         self.world.requests.append((method, "/".join(path), params))
         fault = self.world.fault(kind)
-        if fault == "reset":
-            handler.close_connection = True
-            handler.connection.close()
-            return
-        if fault in ("lost", "late"):  # applied now or late, and no answer
-            self._apply(path[-1], params, delay=self.late_by if fault == "late" else 0.0)
-            handler.close_connection = True
-            handler.connection.close()
-            return
+        if fault in ("reset", "lost", "late"):  # no answer; applied now, late, or not at all
+            if fault != "reset":
+                self._apply(path[-1], params, delay=self.late_by if fault == "late" else 0.0)
+            return self.hang_up(handler)
         if fault == "silent":  # says yes and does nothing
             return self._reply(handler, 200, {"success": True})
         if isinstance(fault, dict):
@@ -123,16 +79,7 @@ class MetaServer:
         self._reply(handler, http, body)
 
     def _reply(self, handler: BaseHTTPRequestHandler, http: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        raw = (body if isinstance(body, str) else json.dumps(body)).encode()
-        handler.send_response(http)
-        handler.send_header("Content-Type", "text/html" if isinstance(body, str) else "application/json")
-        handler.send_header("Content-Length", str(len(raw)))
-        handler.send_header("x-fb-request-id", f"R{len(self.world.requests)}")
-        for name, value in (headers or {}).items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(raw)
-        handler.wfile.flush()
+        self.reply(handler, http, body, {"x-fb-request-id": f"R{len(self.world.requests)}", **(headers or {})})
 
     def _answer(self, version: str, path: list[str], kind: str, params: dict[str, Any]) -> tuple[int, Any]:
         def no(*args: Any, **more: Any) -> tuple[int, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from faults import World
+from loopback import Loopback
 
 
 def refusal(code: int, message: str, **more: Any) -> dict[str, Any]:
@@ -16,10 +16,11 @@ def refusal(code: int, message: str, **more: Any) -> dict[str, Any]:
     return {"http": 200, "json": {"code": code, "message": message, "request_id": "2026112400000000", "data": {}}, **more}
 
 
-class TikTokServer:
+class TikTokServer(Loopback):
     """One advertiser, 700, in USD unless told otherwise."""
 
     def __init__(self, *, token: str, currency: str = "USD") -> None:
+        super().__init__(self._serve)
         self.world = World()
         self.token = token
         self.minimum = 20.0
@@ -36,37 +37,6 @@ class TikTokServer:
             "16": {**group, "budget": 50.0, "forbidden": True},
             "21": {**group, "budget": 900.0, "campaign": True},
         }
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-            wbufsize = -1
-
-            def log_message(self, *args: Any) -> None:
-                return
-
-            def do_GET(self) -> None:
-                outer._serve(self, "GET")
-
-            def do_POST(self) -> None:
-                outer._serve(self, "POST")
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-
-    def __enter__(self) -> TikTokServer:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.http.server_port}"
 
     def _serve(self, handler: BaseHTTPRequestHandler, method: str) -> None:
         parts = urlsplit(handler.path)
@@ -82,27 +52,17 @@ class TikTokServer:
         if fault in ("lost", "late", "reset"):
             if fault != "reset":
                 self._apply(params, 2.0 if fault == "late" else 0.0)
-            handler.close_connection = True
-            handler.connection.close()
-            return
+            return self.hang_up(handler)
         if fault == "silent":
-            return self._reply(handler, 200, {"code": 0, "message": "OK", "request_id": "r", "data": {}})
+            return self.reply(handler, 200, {"code": 0, "message": "OK", "request_id": "r", "data": {}})
         if isinstance(fault, dict):
             if fault.get("apply"):
                 self._apply(params)
-            return self._reply(handler, fault["http"], fault.get("json", fault.get("text", "")))
+            return self.reply(handler, fault["http"], fault.get("json", fault.get("text", "")))
         if handler.headers.get("Access-Token") != self.token:
-            return self._reply(handler, 200, refusal(40105, "Access token is incorrect or has been revoked.")["json"])
+            return self.reply(handler, 200, refusal(40105, "Access token is incorrect or has been revoked.")["json"])
         code, message, data = self._answer(path, kind, params)
-        self._reply(handler, 200, {"code": code, "message": message, "request_id": f"T{len(self.world.requests)}", "data": data})
-
-    def _reply(self, handler: BaseHTTPRequestHandler, http: int, body: Any) -> None:
-        raw = (body if isinstance(body, str) else json.dumps(body)).encode()
-        handler.send_response(http)
-        handler.send_header("Content-Length", str(len(raw)))
-        handler.end_headers()
-        handler.wfile.write(raw)
-        handler.wfile.flush()
+        self.reply(handler, 200, {"code": code, "message": message, "request_id": f"T{len(self.world.requests)}", "data": data})
 
     def _answer(self, path: str, kind: str, params: dict[str, Any]) -> tuple[int, str, Any]:
         advertiser = params.get("advertiser_id") or json.loads(params["advertiser_ids"])[0]
