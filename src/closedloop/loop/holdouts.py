@@ -84,6 +84,7 @@ class Holdout:
         uncertainty: Standard deviation of the arm's share of all caused conversions when it was chosen.
         cost: Conversions that it was expected to cost.
         note: Why it is void, or what the platform said.
+        begun_at: When the platform said yes, None before.
     """
 
     holdout_id: str
@@ -96,6 +97,7 @@ class Holdout:
     uncertainty: float
     cost: float
     note: str = ""
+    begun_at: datetime | None = None
 
     def body(self) -> dict[str, Any]:
         """Return it as plain content."""
@@ -181,7 +183,7 @@ class Holdouts:
             return self._close(holdout, "void", str(error), now)
         except PlatformError:
             return holdout
-        return self._close(holdout, "running", "", now)
+        return self._close(attrs.evolve(holdout, begun_at=now), "running", "", now)
 
     def _close(self, holdout: Holdout, state: str, note: str, now: datetime, *more: Entry) -> Holdout:
         changed = attrs.evolve(holdout, state=state, note=note)
@@ -191,7 +193,7 @@ class Holdouts:
     def _go_on(self, holdout: Holdout, outcomes: Outcomes, n_tests: int, now: datetime) -> Holdout:
         if holdout.state == "asked":
             holdout = self._start(holdout, now)
-        if holdout.state != "running" or now < holdout.asked_at + timedelta(days=holdout.days):
+        if holdout.state != "running" or holdout.begun_at is None or now < holdout.begun_at + timedelta(days=holdout.days):
             return holdout
         platform = self._platform(holdout)
         if platform is None:
