@@ -3,6 +3,7 @@
     python benchmarks/plans.py intervals [--seeds 30] [--scenario healthy] [--half mixed|own] [--rooms]
     python benchmarks/plans.py identical [--seeds 20] [--gate evidence|volume] [--alike 0.05]
     python benchmarks/plans.py excitation [--seeds 8] [--scenario healthy ...]
+    python benchmarks/plans.py timing [--seeds 24]
 
 No touches of users who would have converted anyway and no views: credit is cause, and what is left is what a plan itself may get wrong
 (levels, curves, delays, weekdays, scatter, moves). Clicks, spend, weekdays, noise and the truth are the market's own; cohorts are drawn
@@ -26,9 +27,12 @@ from closedloop.records.interval import Intervals
 from closedloop.records.moments import US_PER_DAY
 from closedloop.records.money import Money
 from closedloop.records.outcomes import Cohorts, DelayCurve, Outcomes, SpendDays
+from closedloop.records.signal import GammaMixture
 from closedloop.simulation import SCENARIOS, Market, Scenario
 from closedloop.simulation.curves import conversions_at
 from closedloop.stats.delay import PRIOR_STRENGTH, posterior, prior_shares, reverse_sums, share_seen
+from closedloop.stats.response import ResponsePrior
+from decide import signals_of
 
 WINDOW = AttributionWindow(click="7d", view=None)
 BINS, WARM_UP, STEP = 8, 14, 0.2
@@ -216,9 +220,57 @@ def excitation(options: argparse.Namespace) -> None:
         )
 
 
+def wait_or_act(policy: str, truth: np.ndarray, seed: int, *, days: int = 20, loss: float = 0.08, learning: int = 2) -> float:
+    """Return the outcome of one policy where levels and curve (square root) are exact and each change costs some days of learning."""
+    rng, n = np.random.default_rng([seed, 5]), len(truth)
+    budgets, counts, seen = np.full(n, 100.0), rng.poisson(truth * 4.0).astype(float), np.full(n, 4.0)
+    decider = BudgetDecider(
+        Constraints(minimum_volume=0, min_probability=0.0, min_change=0.0), prior=ResponsePrior(power=(0.0, 1e-6)), response="prior",
+        draws=200, learning_loss=loss if policy == "rule" else 0.0, learning_days=learning, scenarios=12,
+        looks=(2.0, 5.0) if policy == "rule" else (),
+    )  # fmt: skip
+    blank, shape, rate, total = signals_of(n), 4.0, 4.0 / truth.mean(), 0.0
+    for day in range(days):
+        if policy != "wait" and day % 2 == 0 and day < days - 2:
+            known = rate + seen
+            gamma = GammaMixture(shape=(shape + counts)[:, None], rate=(100.0 * known)[:, None], weight=np.ones((n, 1)))
+            volume = (shape + counts) / known
+            signals = attrs.evolve(
+                blank, posteriors={"click": gamma}, spend_per_day=np.full(n, 100.0), effective_volume=shape + counts,
+                weekly_conversions=7.0 * volume,
+            )  # fmt: skip
+            money = {arm: Money.of(round(float(b), 2), "EUR") for arm, b in zip(signals.arms, budgets, strict=True)}
+            plan = decider.decide(signals, money, horizon=float(days - day))
+            after = budgets.copy()
+            for d in plan.decisions:
+                after[int(d.arm[1][1:])] = d.after.units
+            changed = np.abs(after - budgets) > 1e-6
+            total -= float((loss * learning * truth * np.sqrt(budgets / 100.0))[changed].sum())
+            budgets = after
+        x = np.sqrt(budgets / 100.0)
+        counts, seen, total = counts + rng.poisson(truth * x), seen + x, total + float((truth * x).sum())
+    return total
+
+
+def timing(options: argparse.Namespace) -> None:
+    """Print the regret of acting at every look, of never acting, and of the rule, against the rule, on paired seeds and over volumes."""
+    for volume in (0.5, 2.0, 8.0, 30.0, 200.0):
+        rows = []
+        for seed in range(options.seeds):
+            truth = volume * np.random.default_rng([seed, 6]).gamma(4.0, 0.25, 5)
+            rows.append([wait_or_act(policy, truth, seed) / (20.0 * truth.sum()) for policy in ("rule", "act", "wait")])
+        found = np.array(rows)
+        words = [
+            f"{name} {(found[:, 0] - found[:, k]).mean():+.2%} (standard error {(found[:, 0] - found[:, k]).std() / len(found) ** 0.5:.2%})"
+            for k, name in ((1, "always acting"), (2, "always waiting"))
+        ]
+        won = f"{found[:, 0].mean() - 1:+.2%} over standing still"
+        print(f"{volume:g} conversions an arm and day: the rule wins {won}; over {', over '.join(words)}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["intervals", "identical", "excitation"])
+    parser.add_argument("what", choices=["intervals", "identical", "excitation", "timing"])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--days", type=int, default=29)
     parser.add_argument("--scenario", nargs="*", default=["healthy"])
@@ -229,7 +281,7 @@ def main() -> None:
     parser.add_argument("--amplitude", type=float, default=0.1)
     options = parser.parse_args()
     started = time.process_time()
-    {"intervals": intervals, "identical": identical, "excitation": excitation}[options.what](options)
+    {"intervals": intervals, "identical": identical, "excitation": excitation, "timing": timing}[options.what](options)
     print(f"({time.process_time() - started:.0f} s of CPU)")
 
 
