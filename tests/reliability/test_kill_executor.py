@@ -166,14 +166,14 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     world = (
         World(actions=400, late=1.5, travel=0.01, quota=(90.0, 1.0))
         if FULL
-        else World(actions=120, late=0.4, travel=0.01, quota=(60.0, 1.0))
+        else World(actions=120, late=0.4, travel=0.01, quota=(90.0, 1.0))
     )
     chance = random.Random(5)
     kills, folders = 0, [tmp_path / "0"]
     folders[0].mkdir()
-    while kills < (75 if FULL else 50):
+    while kills < (75 if FULL else 25):
         pid = child(lambda at=folders[-1]: live(world, at))
-        time.sleep(chance.uniform(0.1, 1.0 if FULL else 0.5))
+        time.sleep(chance.uniform(0.1, 1.0 if FULL else 0.4))
         os.kill(pid, signal.SIGKILL)
         if was_killed(pid):
             kills += 1
@@ -193,7 +193,7 @@ def test_killed_at_critical_points(tmp_path: Path) -> None:
     world = World(actions=4, late=0.4)
     chance = random.Random(6)
     kills = looked = rounds = 0
-    while kills < (300 if FULL else 60):
+    while kills < (300 if FULL else 40):
         folder = tmp_path / str(rounds)
         folder.mkdir()
         rounds += 1
