@@ -24,7 +24,7 @@ from closedloop.records.outcomes import Outcomes
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow
 
-MODELS_COMPARED = ("last", "first", "linear", "shapley")
+MODELS_COMPARED = ("last", "first", "linear", "shapley", "markov")
 
 
 @attrs.frozen(kw_only=True)
@@ -126,7 +126,7 @@ def audit(
     if batch is not None:
 
         def again(events: EventBatch, window: AttributionWindow = outcomes.window, model: str = "last") -> Outcomes:
-            layer = WindowedAttribution(window, model=model, tags=tags, conversion_type=outcomes.conversion_type)
+            layer = WindowedAttribution(window, model=model, tags=tags, conversion_type=outcomes.conversion_type, replicates=20)
             return layer.attribute(events)
 
         base = again(batch)
