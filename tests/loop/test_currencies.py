@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import closedloop as cl
+from closedloop.loop import render
 
 WINDOW = cl.AttributionWindow(click="3d", view=None)
 TAGS = cl.TagSchema(arm=("platform", "campaign"))
@@ -65,12 +66,12 @@ def test_the_total_holds_in_the_loops_currency_after_rounding() -> None:
 
 
 def test_spend_is_compared_in_one_currency() -> None:
-    """The three accounts spent the same: their costs per conversion differ as their conversions do."""
+    """The three accounts spent the same in the loop's currency, to the cent: 100 euros a day each, whatever they were billed in."""
     _, report = run(days=3, mode="shadow")
-    cost = {s.arm[0]: s.cost_per_conversion.estimate for s in report.signals}
-    assert cost["eu"] / cost["us"] == pytest.approx(5.0, rel=0.15)
-    assert cost["jp"] / cost["us"] == pytest.approx(2.0, rel=0.15)
+    spent = dict(zip(report.outcomes.arms.column("platform").decode(), report.outcomes.spend_per_arm(), strict=True))
+    assert {p: round(float(v), 2) for p, v in spent.items() if p is not None} == {"eu": 300.0, "us": 300.0, "jp": 300.0}
     assert report.outcomes.currency == "EUR"
+    assert [s.arm[0] for s in report.signals] == ["us", "jp", "eu"]
 
 
 def test_a_decision_in_another_currency_says_so_and_is_replayed() -> None:
@@ -106,3 +107,14 @@ def test_a_table_that_is_none_is_refused(currency: str | None, rates: Any) -> No
     """No currency to lead to, a negative rate, a day that is none: named when the loop is made."""
     with pytest.raises(cl.ConfigurationError, match=r"currency|rate|date"):
         cl.ClosedLoop(window=WINDOW, currency=currency, rates=rates)
+
+
+def test_the_report_of_several_currencies_compares_like_with_like() -> None:
+    """Bars of different currencies are shares of what was before; no sum over currencies is shown, and one hold is one budget."""
+    _, report = run()
+    page = render(report)
+    assert "% of before" in page
+    assert "125.00 → <b>150.00 USD</b>" in page
+    assert "All budgets" not in page
+    if len(report.plan.holds) == 1:
+        assert "1 budget stays as it is" in page

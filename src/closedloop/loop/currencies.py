@@ -50,7 +50,7 @@ def in_own_currency(plan: Plan, standing: Mapping[Arm, Money], rates: Mapping[st
         step = MICROS // Money.of(1, stands.currency).minor_units
         micros = int(decision.after.micros / rates[stands.currency]) // step * step
         after = Money(micros, stands.currency)
-        words = decision.reason + f" In the account's own currency: {stands} to {after}, at {rates[stands.currency]:g}."
+        words = f"{decision.reason.rstrip('.')}; in the account's own currency {stands} to {after}, at {rates[stands.currency]:g}"
         return attrs.evolve(decision, before=stands, after=after, reason=words)
 
     def left(hold: Hold) -> Hold:

@@ -8,6 +8,7 @@ from the data passes `svg.text` on its way in.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,8 +20,9 @@ from closedloop.display.page import long_table, page, table
 from closedloop.display.svg import Scale, text
 from closedloop.display.words import amount, between, count, estimated, minus, percent, seconds, signed
 from closedloop.loop.cycle import CycleReport
+from closedloop.loop.over_time import over_time
 from closedloop.records.arms import Arm
-from closedloop.records.decision import Decision, Hold
+from closedloop.records.decision import Decision, Hold, Plan
 from closedloop.records.feedback import Finding
 from closedloop.records.interval import Interval
 from closedloop.records.moments import from_us
@@ -64,8 +66,9 @@ def _currency(code: str | None) -> str:
 
 
 def _sentence(words: str) -> str:
-    """Return an explanation as HTML, its first letter large."""
-    return text(words[:1].upper() + words[1 : 2 * _PROSE], _PROSE)
+    """Return an explanation as HTML, its first letter large; without the code of no currency, and names of checks as words."""
+    plain = re.sub(r"(?<=\d) XXX\b", "", re.sub(r"\b([a-z]+)_([a-z]+)(?=:)", r"\1 \2", words[: 2 * _PROSE]))
+    return text(plain[:1].upper() + plain[1:], _PROSE)
 
 
 def _arm(arm: Arm) -> str:
@@ -87,11 +90,12 @@ def _verdict(report: CycleReport) -> str:
     held = count(len(plan.holds), "budget")
     if not plan.decisions:
         reasons = Counter(h.reason for h in plan.holds).most_common(1)
-        why = (
-            f" Main reason: {_HOLDS.get(reasons[0][0], reasons[0][0]).lower()} ({reasons[0][1]:,} of {len(plan.holds):,})."
-            if reasons
-            else ""
-        )
+        if report.note.startswith("health:"):
+            why = f" Health comes first: {_sentence(report.health.because)}."
+        elif reasons:
+            why = f" Main reason: {_HOLDS.get(reasons[0][0], reasons[0][0]).lower()} ({reasons[0][1]:,} of {len(plan.holds):,})."
+        else:
+            why = ""
         return (
             f"<b>Leave every budget as it is.</b> All {held} are held.{why}"
             if plan.holds
@@ -103,8 +107,12 @@ def _verdict(report: CycleReport) -> str:
     return (
         f"<b>Move {count(len(plan.decisions), 'budget')}{more}.</b> Expected: <b>{signed(gain.estimate)}</b> {text(plan.unit)} a day, "
         f"{between(gain.low, gain.high, sign=True)} with {number(100 * gain.level)} % probability; "
-        f"it helps with a probability of <b>{percent(plan.p_gain)}</b>. " + (f"{held} stay as they are." if plan.holds else "")
+        f"it helps with a probability of <b>{percent(plan.p_gain)}</b>. " + (f"{held} {_stays(plan)}." if plan.holds else "")
     )
+
+
+def _stays(plan: Plan) -> str:
+    return "stays as it is" if len(plan.holds) == 1 else "stay as they are"
 
 
 def _tiles(report: CycleReport) -> str:
@@ -146,20 +154,24 @@ def _changes(report: CycleReport) -> str:
     if not plan.decisions:
         return "<h2>What changes</h2><p>Nothing. Why each budget stays is said below, with what would change that.</p>"
     shown = plan.decisions[:MOST_ROWS]
-    budget = Scale.of([0.0, *(d.before.units for d in shown), *(d.after.units for d in shown)], zero=True)
+    several = len({d.after.currency for d in shown}) > 1  # amounts of several currencies share no scale: bars are then shares of before
+    unit = [d.before.units / 100.0 if several and d.before.micros else 1.0 for d in shown]
+    bars = [(d.before.units / u, d.after.units / u) for d, u in zip(shown, unit, strict=True)]
+    budget = Scale.of([0.0, *(b for bar in bars for b in bar)], zero=True)
     gains, gain_scale = svg.strips([d.gain.low for d in shown], [d.gain.estimate for d in shown], [d.gain.high for d in shown], zero=True)
     rows = []
-    for d, gain in zip(shown, gains, strict=True):
+    for d, gain, bar in zip(shown, gains, bars, strict=True):
         change = d.after.micros - d.before.micros
         share = f"{signed(100 * change / d.before.micros)} %" if d.before.micros else "new"
         way = f'<b class="{"up" if change >= 0 else "down"}">{"▲" if change >= 0 else "▼"} {share}</b>'
         name = f'{_arm(d.arm)}<p class="why">{_sentence(d.reason)}</p>'
         moved = f"{minus(f'{d.before.units:,.2f}')} → <b>{_money(d.after)}</b> {way}"
         sure = f"{estimated(d.gain.low, d.gain.estimate, d.gain.high, sign=True)}, helps: {percent(d.p_gain)}"
-        budgets = f"{svg.bars(budget, d.before.units, d.after.units)}<small>{moved}</small>"
+        budgets = f"{svg.bars(budget, *bar)}<small>{moved}</small>"
         rows.append([name, budgets, f"{gain}<small>{sure}</small>"])
     gained = f"Gain a day, {text(plan.unit)} ({number(100 * plan.gain.level)} % interval){svg.axis(gain_scale)}"
-    heads = ["Arm, and why", f"Budget a day, before → after{svg.axis(budget)}", gained]
+    scale = ", % of before" if several else ""
+    heads = ["Arm, and why", f"Budget a day, before → after{scale}{svg.axis(budget)}", gained]
     backgrounds = {1: svg.grid(budget), 2: svg.grid(gain_scale, 0.0)}
     return (
         "<h2>What changes, and why</h2>"
@@ -247,7 +259,7 @@ def _held(report: CycleReport) -> str:
     holds = report.plan.holds
     if not holds:
         return "<h2>What is held</h2><p>Nothing: every ranked budget moves.</p>"
-    parts = [f'<h2>What is held, and what would lift it</h2><p class="soft">{count(len(holds), "budget")} left as they are.</p>']
+    parts = [f'<h2>What is held, and what would lift it</h2><p class="soft">{count(len(holds), "budget")} left alone.</p>']
     left = MOST_ROWS
     for reason, n in Counter(h.reason for h in holds).most_common():
         mine = [h for h in holds if h.reason == reason]
@@ -340,52 +352,10 @@ def _made(report: CycleReport) -> str:
         ("Tags", f"{ingested.tags.completeness:.1%} of touches and spend carry every tag"),
         *((f"Data of {name}", f"complete until {from_us(us):%Y-%m-%d %H:%M} UTC") for name, us in list(outcomes.watermark.items())[:20]),
         ("Plan", f"{plan.plan_id}, for {number(plan.horizon_days)} days"),
-        *((name.replace("_", " ").capitalize(), value) for name, value in list(plan.provenance.items())[:30]),
+        *((name.replace("_", " ").capitalize(), value) for name, value in list(plan.provenance.items())[:30] if name != "classifier"),
     ]
     body = "".join(f"<dt>{text(name)}</dt><dd>{text(value, _PROSE)}</dd>" for name, value in lines)
     return f"<h2>How it was made</h2><dl>{body}</dl>"
-
-
-def _column(history: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    return [math.nan if (v := row.get(name)) is None else float(v) for row in history]
-
-
-def _history(history: Sequence[Mapping[str, Any]] | None) -> str:
-    if not history:
-        return ""
-    days = [d.strftime("%d %b") if hasattr(d := row.get("day", i + 1), "strftime") else str(d) for i, row in enumerate(history)]
-    middle = [
-        v.estimate if isinstance(v := row.get("cost_per_conversion"), Interval) else math.nan if v is None else float(v) for row in history
-    ]
-    ends = {
-        end: [
-            getattr(v, end)
-            if isinstance(v := row.get("cost_per_conversion"), Interval)
-            else _column([row], f"cost_per_conversion_{end}")[0]
-            for row in history
-        ]
-        for end in ("low", "high")
-    }
-    truth = _column(history, "truth") if any("truth" in row for row in history) else []
-    picture = svg.timeline(
-        days,
-        ends["low"],
-        middle,
-        ends["high"],
-        truth=truth,
-        notes=[str(row.get("note", "")) for row in history],
-        label="Cost per conversion over time",
-    )
-    if not picture:
-        return ""
-    spend = svg.columns(_column(history, "spend"), "Spend over time")
-    words = "Line: estimate, with its interval. " + (
-        "Dashed: the true cost per conversion <i>caused</i>, known because this market is simulated; the line counts all of them. "
-        if truth
-        else ""
-    )
-    words += "Columns: spend a day." if spend else ""
-    return f'<h2>Cost per conversion over time</h2><p class="soft">{words}</p><div class="scroll chart">{picture}{spend}</div>'
 
 
 def render(
@@ -408,7 +378,7 @@ def render(
         truth: True values of the ranked quantity by arm, where the market is simulated.
     """
     tone, advice = _ADVICE[report.health.advice]
-    note = f"<p>{text(report.note, _PROSE)}</p>" if report.note else ""
+    note = f"<p>{text(report.note, _PROSE)}</p>" if report.note and not report.note.startswith("health:") else ""  # the verdict says it
     if report.mode == "approve" and report.plan.decisions:
         note += f"<p>Plan <b>{text(report.plan.plan_id)}</b> waits for a person; it is sent when it is approved under this id.</p>"
     head = (
@@ -421,7 +391,7 @@ def render(
     parts = [
         head,
         _changes(report),
-        _history(history),
+        over_time(history),
         _evidence(report, truth),
         _held(report),
         _broken(report),
