@@ -11,7 +11,7 @@ from closedloop.health import Thresholds, compare_reports, credit_against_tests
 from closedloop.health.breaks import breaks
 from closedloop.health.daily import Daily, daily
 from closedloop.health.failures import changed_hands, data_gaps, double_counting, missing_tags
-from closedloop.health.gaps import _p_at_most
+from closedloop.health.gaps import p_at_most
 from closedloop.ingest import TableIngestor
 from closedloop.records.arms import TAG_COLUMNS, Arms
 from closedloop.records.lift import LiftResult
@@ -151,7 +151,7 @@ def test_breaks_are_measured_rightly():
 def test_prediction_is_scipys_negative_binomial(count, mean, dispersion):
     """The chance of so low a count agrees with scipy's distributions."""
     expected = stats.poisson(mean).cdf(count) if dispersion == 1.0 else stats.nbinom(mean / (dispersion - 1), 1 / dispersion).cdf(count)
-    assert _p_at_most(np.array([count * 1.0]), np.array([mean]), np.array([dispersion]))[0] == pytest.approx(expected, rel=1e-9)
+    assert p_at_most(np.array([count * 1.0]), np.array([mean]), np.array([dispersion]))[0] == pytest.approx(expected, rel=1e-9)
 
 
 def test_daily_sums_leave_out_the_day_that_is_not_over(make_signals):

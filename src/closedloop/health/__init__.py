@@ -4,5 +4,18 @@ from closedloop.health.assess import assess
 from closedloop.health.comparisons import compare_reports, credit_against_tests
 from closedloop.health.thresholds import Thresholds
 from closedloop.health.trend import Trend, Trends, trends
+from closedloop.health.uptime import Uptime, Uptimes, uptimes, without_gaps
 
-__all__ = ["Thresholds", "Trend", "Trends", "assess", "compare_reports", "credit_against_tests", "trends"]
+__all__ = [
+    "Thresholds",
+    "Trend",
+    "Trends",
+    "Uptime",
+    "Uptimes",
+    "assess",
+    "compare_reports",
+    "credit_against_tests",
+    "trends",
+    "uptimes",
+    "without_gaps",
+]

@@ -1,0 +1,233 @@
+"""Uptime of each source: on which days it brought what it should, and what to do with the days on which it did not.
+
+Law of this file: a day without data is *missing*, never zero. A gap is told from real quiet by what the source's own earlier days
+foretell (`closedloop.health.gaps`: by day of the week, gaps themselves left out), and by its spend: a platform that brings less and
+charges less in proportion is quiet, one that charges as before has lost rows. `without_gaps` takes the days out of outcomes altogether,
+touches, conversions and spend, so that a lost day widens intervals and bends no rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any, Literal
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from closedloop.display import frame, html_table, text_table
+from closedloop.health.daily import daily
+from closedloop.health.gaps import expected_last_day
+from closedloop.health.measures import share
+from closedloop.records.batch import CLICK, CONVERSION, IMPRESSION, EventBatch
+from closedloop.records.interval import FloatArray, Interval
+from closedloop.records.moments import US_PER_DAY
+from closedloop.records.money import MICROS
+from closedloop.records.outcomes import Cohorts, Outcomes, SpendDays
+
+CONVERSIONS = "conversions"  # the source of conversions that carry a user: the site or shop itself
+_EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday
+_EPOCH = date(1970, 1, 1)
+_LEAST_DAYS = 7
+_LONGEST = 28  # days that foretell the next; a gap longer than this is what the source is like now
+_SEEN = 0.9  # share of a cohort's conversions: days whose conversions came by then are not touched by a later gap
+
+
+@attrs.frozen(kw_only=True)
+class Uptime:
+    """How reliably one source delivers.
+
+    Args:
+        source: A platform, or ``"conversions"``.
+        days: Days that could be judged.
+        gaps: The days on which less than half came of what should have.
+        share: Share of days without a gap, in [0, 1], with its credible interval.
+        missing: Events that should have come on the gap days and did not.
+    """
+
+    source: str
+    days: int
+    gaps: tuple[date, ...]
+    share: Interval
+    missing: float
+
+
+@attrs.frozen(kw_only=True)
+class Uptimes:
+    """The sources' uptimes."""
+
+    rows: tuple[Uptime, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, source: str) -> Uptime:
+        return next(r for r in self.rows if r.source == source)
+
+    def to_columns(self) -> dict[str, list[Any]]:
+        """Return one row per source."""
+        return {
+            "source": [r.source for r in self.rows],
+            "days": [r.days for r in self.rows],
+            "uptime": [r.share.estimate for r in self.rows],
+            "uptime_low": [r.share.low for r in self.rows],
+            "uptime_high": [r.share.high for r in self.rows],
+            "gaps": [", ".join(d.isoformat() for d in r.gaps) for r in self.rows],
+            "missing": [round(r.missing) for r in self.rows],
+        }
+
+    def to_frame(self, library: Literal["pandas", "polars"] = "pandas") -> Any:
+        """Return the uptimes as a frame."""
+        return frame(self.to_columns(), library)
+
+    def __repr__(self) -> str:
+        return text_table(self.to_columns(), title="Uptime of sources")
+
+    def _repr_html_(self) -> str:
+        return html_table(self.to_columns(), title="Uptime of sources")
+
+
+def uptimes(
+    seen: EventBatch | Outcomes, *, level: float = 0.9, rarity: float = 1e-4, least_share: float = 0.5, longest: int = 180
+) -> Uptimes:
+    """Return the uptime of each source over the days that can be judged: from its eighth day on.
+
+    Args:
+        seen: Events of several weeks, whose conversions are judged too, as a source of their own; or outcomes, which hold touches only.
+        level: Of the intervals.
+        rarity: A day is a gap when so low a count is rarer than this,
+        least_share: and less than this share of what should have come.
+        longest: Days looked at.
+    """
+    names, counts, spend, first = _of_batch(seen) if isinstance(seen, EventBatch) else _of_outcomes(seen, longest)
+    counts, spend = counts[:, -longest:], spend[:, -longest:]
+    first += max(0, counts.shape[1] - longest)
+    rows = []
+    for i, name in enumerate(names):
+        begun = int(np.argmax(counts[i] > 0)) if counts[i].any() else counts.shape[1]
+        gap, expected = judged(counts[i, begun:], first + begun, spend[i, begun:], rarity=rarity, least_share=least_share)
+        days, lost = int(np.isfinite(expected).sum()), np.flatnonzero(gap)
+        rows.append(
+            Uptime(
+                source=name,
+                days=days,
+                gaps=tuple(_EPOCH + timedelta(days=int(first + begun + d)) for d in lost),
+                share=share(days - len(lost), days, level),
+                missing=float((expected[lost] - counts[i, begun:][lost]).sum()),
+            )
+        )
+    return Uptimes(rows=tuple(rows))
+
+
+def judged(
+    counts: FloatArray, first_day: int, spend: FloatArray | None = None, *, rarity: float = 1e-4, least_share: float = 0.5
+) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+    """Return which days of one source are gaps, and what each day should have brought (NaN where that cannot be said).
+
+    Args:
+        counts: Events by day, shape (D,).
+        first_day: The first one, in days since 1970-01-01.
+        spend: Spend by day, where known: a day on which it fell as well should have brought less.
+        rarity, least_share: As for `uptimes`.
+    """
+    n = len(counts)
+    gap, mean = np.zeros(n, dtype=bool), np.full(n, np.nan)
+    weekday = (first_day + np.arange(n) + _EPOCH_WEEKDAY) % 7
+    usual: list[int] = list(range(min(_LEAST_DAYS, n)))
+    run = 0
+    for day in range(_LEAST_DAYS, n):
+        at = np.array([*usual[-_LONGEST:], day])
+        found = expected_last_day(counts[at][None, :], weekday[at], _LONGEST)
+        if found is not None:
+            found = found.times(_quiet(spend, at))
+            mean[day] = found.mean[0]
+            gap[day] = bool(found.is_gap(rarity, least_share)[0])
+        run = run + 1 if gap[day] else 0
+        if run > _LONGEST:  # it is no outage any more: the source is like this now, and is judged by what it has been since
+            usual = list(range(day - run + 1, day))
+            run = 0
+        if not gap[day]:
+            usual.append(day)
+    return gap, mean
+
+
+def _quiet(spend: FloatArray | None, at: npt.NDArray[np.int64]) -> float:
+    """By how much the source charged less on the last of these days than on the others, at most 1; 1 where it does not charge."""
+    if spend is None or spend[at[-1]] <= 0:
+        return 1.0
+    before = spend[at[:-1]][spend[at[:-1]] > 0]
+    return float(min(1.0, spend[at[-1]] / before.mean())) if len(before) else 1.0
+
+
+def _of_outcomes(outcomes: Outcomes, longest: int) -> tuple[list[str], FloatArray, FloatArray, int]:
+    sums = daily(outcomes, longest)
+    names, counts = sums.platforms()
+    code = sums.arms.groups(("platform",))[0] if "platform" in sums.arms.columns else np.zeros(len(sums.arms), dtype=np.int64)
+    spend = np.zeros(counts.shape)
+    np.add.at(spend, code, sums.spend)
+    return names, counts, spend, int(sums.days[0]) if len(sums.days) else 0
+
+
+def _of_batch(batch: EventBatch) -> tuple[list[str], FloatArray, FloatArray, int]:
+    """Counts and spend by source and whole day; the last day counts as over when its data reach 22 h."""
+    parts = [batch] if batch.untagged is None else [batch, batch.untagged]
+    newest = max((int(p.occurred_at.max()) for p in parts if len(p)), default=0)
+    last = newest // US_PER_DAY - (0 if newest % US_PER_DAY >= 22 * 3_600_000_000 else 1)
+    first = min((int(p.occurred_at.min()) for p in parts if len(p)), default=0) // US_PER_DAY
+    names = sorted({str(t) for p in parts for t in p.tags["platform"].vocab.tolist()})
+    width = max(last - first + 1, 0)
+    kinds = np.zeros((4, len(names) + 1, width))  # the last source is the conversions' own
+    spend = np.zeros((len(names) + 1, width))
+    for part in parts:
+        where = np.array([names.index(str(t)) for t in part.tags["platform"].vocab.tolist()] + [-1], dtype=np.int64)
+        source = where[part.tags["platform"].codes]
+        source[part.kind == CONVERSION] = len(names)
+        day = part.occurred_at // US_PER_DAY - first
+        good = (source >= 0) & (day < width)
+        for kind in (IMPRESSION, CLICK, CONVERSION):
+            at = good & (part.kind == kind)
+            np.add.at(kinds[kind], (source[at], day[at]), part.quantity[at])
+        paid = good & (part.kind != CONVERSION)
+        np.add.at(spend, (source[paid], day[paid]), part.cost[paid] / MICROS)
+    touches = np.where(kinds[CLICK].any(axis=1, keepdims=True), kinds[CLICK], kinds[IMPRESSION])
+    counts = touches + kinds[CONVERSION]
+    kept = counts.any(axis=1)
+    sources = [*names, CONVERSIONS]
+    return [s for s, k in zip(sources, kept.tolist(), strict=True) if k], counts[kept], spend[kept], first
+
+
+def without_gaps(outcomes: Outcomes, gaps: Uptimes | Mapping[str, Sequence[date]]) -> Outcomes:
+    """Return the outcomes without the days on which a source was out: missing, not zero.
+
+    A platform's gap takes out that day's touches, credit and spend of its arms. A gap of ``"conversions"`` takes out, for every arm, that
+    day and those before it whose conversions were still to come by then (by the delay curve, until nine tenths are seen).
+
+    Args:
+        outcomes: As attribution gave them; their state is not touched, and forgets nothing.
+        gaps: As `uptimes` found them, or days by source.
+    """
+    days = {r.source: r.gaps for r in gaps.rows} if isinstance(gaps, Uptimes) else gaps
+    code, names = (
+        outcomes.arms.groups(("platform",)) if "platform" in outcomes.arms.columns else (np.zeros(len(outcomes.arms), dtype=np.int32), [""])
+    )
+    numbers = {source: np.array([(d - _EPOCH).days for d in found], dtype=np.int64) for source, found in days.items()}
+    reach = max((int(np.argmax(np.asarray(c.share_seen) >= _SEEN)) for c in outcomes.delay.values()), default=0)
+    everywhere = np.unique(np.concatenate([numbers.get(CONVERSIONS, np.empty(0, dtype=np.int64)) - back for back in range(reach + 1)]))
+
+    def lost(arm: npt.NDArray[np.int32], day: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        out = np.isin(day, everywhere)
+        for i, name in enumerate(names):
+            out |= (code[arm] == i) & np.isin(day, numbers.get(name, []))
+        return out
+
+    c, s = outcomes.cohorts, outcomes.spend
+    cohorts, spend = ~lost(c.arm, c.day), ~lost(s.arm, s.day)
+    return attrs.evolve(
+        outcomes,
+        cohorts=Cohorts(**{a.name: getattr(c, a.name)[cohorts] for a in attrs.fields(Cohorts)}),
+        spend=SpendDays(**{a.name: getattr(s, a.name)[spend] for a in attrs.fields(SpendDays)}),
+    )
+
+
+__all__ = ["CONVERSIONS", "Uptime", "Uptimes", "judged", "uptimes", "without_gaps"]
