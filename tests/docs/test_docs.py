@@ -55,6 +55,8 @@ def test_every_snippet_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monk
     for word, module in NEEDS.items():
         if re.search(rf"\b{re.escape(word)}\b", code):
             pytest.importorskip(module)
+    if "pyspark" in code and os.environ.get("CLOSEDLOOP_FULL") != "1":
+        pytest.skip("a Java machine takes a minute; set CLOSEDLOOP_FULL=1")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.syspath_prepend(str(DOCS.parent / "tests" / "platforms" / "servers"))
