@@ -1,14 +1,14 @@
 """Attributed is not caused: lift tests enter as likelihoods on the caused share of credit, with their full uncertainty.
 
-Law of this file. ``iota`` is incremental over attributed conversions of an arm, in [0, 1.5]. A holdout or lift test measures the
-*average* effect and enters here; the loop's own randomised budget changes measure the *marginal* effect, another quantity, and are kept
-apart (`randomised_effect`). Where nothing was tested a prior by type of audience stands, and it is said which. Since the background of a
-click (what would have been bought anyway) stays put when budgets move, the share holds for the mix of clicks that was tested.
+Law of this file. A holdout or lift test measures the *average* effect and enters `incremental`; the loop's own randomised budget changes
+measure the *marginal* effect, another quantity, and are kept apart (`randomised_effect`). Where nothing was tested a prior by type of
+audience stands, and it is said which. ``iota`` of `share_posterior` is incremental over attributed conversions, in [0, 1.5], for those who
+compare one test with one credit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
@@ -16,20 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from closedloop.display import frame, html_table, text_table
-from closedloop.errors import ConfigurationError, InputError
+from closedloop.errors import InputError
 from closedloop.records.arms import Arms
+from closedloop.records.causes import CausalEvidence
 from closedloop.records.interval import FloatArray, Intervals
 from closedloop.records.lift import LiftResult
 from closedloop.records.outcomes import Outcomes
+from closedloop.stats.background import split
+from closedloop.stats.measured import measured_by
 
 MOST = 1.5  # largest share: some effects of advertising never pass through a touch
-PRIORS: Mapping[str, tuple[float, float]] = {
-    "retargeting": (0.4, 0.35),
-    "brand": (0.4, 0.35),
-    "prospecting": (0.9, 0.25),
-    "other": (0.7, 0.4),
-}
 GRID = np.linspace(0.0, MOST, 601)
+_K = 0.5  # concentration of the weak prior under which credit is read, before it is taken out again
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -87,52 +85,49 @@ def incremental(
     outcomes: Outcomes,
     tests: Sequence[LiftResult] = (),
     *,
-    audience_type: Mapping[str, str] | None = None,
-    priors: Mapping[str, tuple[float, float]] = PRIORS,
+    known: CausalEvidence | None = None,
     level: float = 0.9,
-    draws: int = 4000,
+    draws: int = 2000,
     rng: np.random.Generator | None = None,
 ) -> Incrementality:
-    """Return caused conversions with intervals beside attributed ones.
+    """Return caused conversions with intervals beside attributed ones, over all kept days.
+
+    Credit is caused conversions and a background per click (`closedloop.stats.background`), the same split that `BayesClassifier` makes of
+    recent rates.
 
     Args:
         outcomes: Attributed outcomes.
         tests: Lift tests.
-        audience_type: By audience tag: a key of ``priors``; others are ``other``.
-        priors: Median and standard deviation of the share by type, a Normal cut to [0, 1.5].
+        known: Types of audience, priors, and tests made before; the stated defaults when None.
         level: Level of the intervals.
-        draws: Joint draws.
+        draws: Joint draws, at least.
         rng: Where draws come from; seeded with 0 when None.
 
     Raises:
-        ConfigurationError: An audience has a type without prior, or a test names a tag that arms do not have.
+        ConfigurationError: A test names a tag that arms do not have.
     """
-    rng = rng if rng is not None else np.random.default_rng(0)
-    arms, types = outcomes.arms, dict(audience_type or {})
-    for name in types.values():
-        if name not in priors:
-            raise ConfigurationError("no prior for this type of audience", "audience_type", name, None, tuple(priors))
-    audiences = arms.column("audience").decode() if "audience" in arms.columns else np.full(len(arms), None, dtype=object)
-    kinds = [types.get(str(a), "other") if a is not None else "other" for a in audiences]
-    covered = np.stack([t.covers(arms) for t in tests], axis=1) if tests else np.zeros((len(arms), 0), dtype=np.bool_)
-    share = np.zeros((draws, len(arms)))
-    known: dict[tuple[str, bytes], FloatArray] = {}
-    for i, kind in enumerate(kinds):  # one draw for all arms under the same tests and prior: they share what was measured
-        key = (kind, covered[i].tobytes())
-        if key not in known:
-            weights = share_posterior([t for t, c in zip(tests, covered[i], strict=True) if c], priors[kind])
-            cell = rng.choice(len(GRID), draws, p=weights)
-            known[key] = np.clip(GRID[cell] + (rng.random(draws) - 0.5) * (GRID[1] - GRID[0]), 0.0, MOST)
-        share[:, i] = known[key]
-    credit = outcomes.credits.estimate
-    caused = share * rng.standard_gamma(credit + 0.5, (draws, len(arms)))
-    source = tuple("test" if c.any() else f"prior: {k}" for c, k in zip(covered, kinds, strict=True))
+    known = known or CausalEvidence()
+    known = attrs.evolve(known, tests=[*known.tests, *tests])
+    arms, c = outcomes.arms, outcomes.cohorts
+    n, mature = len(arms), c.exposures * c.maturity
+    clicks, views = (np.bincount(c.arm, mature * (c.kind == kind), n).astype(np.float64) for kind in (0, 1))
+    exposures, credit = np.where(clicks > 0, clicks, views), np.bincount(c.arm, c.credit, n).astype(np.float64)
+    k, mu = np.full(n, _K), np.full(n, (credit.sum() + _K) / max(exposures.sum(), 1.0))
+    shape, rate = credit + k, exposures + k / mu
+    measured, covered = measured_by(known, arms, exposures, shape / rate)
+    types, said = list(known.priors), known.types(arms)
+    found = split(
+        shape[:, None], rate[:, None], np.ones((n, 1)), k=k, mu=mu, kind=np.array([types.index(t) for t in said], dtype=np.int64),
+        priors=[known.priors[t] for t in types], view=known.unseen, measured=measured, size=draws,
+        platform=arms.column("platform").codes.astype(np.int64).clip(0) if "platform" in arms.columns else np.zeros(n, dtype=np.int64),
+        rng=rng if rng is not None else np.random.default_rng(0),
+    )[0]  # fmt: skip
     return Incrementality(
         arms=arms,
         attributed=outcomes.credits,
-        share=Intervals.of_draws(share, level=level),
-        caused=Intervals.of_draws(caused, level=level),
-        source=source,
+        share=Intervals.of_draws(found.caused / found.credited, level=level),
+        caused=Intervals.of_draws(found.caused * exposures, level=level),
+        source=tuple("test" if tested else f"prior: {t}" for tested, t in zip(covered, said, strict=True)),
     )
 
 

@@ -21,11 +21,11 @@ from closedloop.errors import ConfigurationError
 from closedloop.records.arms import Arm, Arms
 from closedloop.records.causes import CausalEvidence
 from closedloop.records.interval import FloatArray, Interval, Intervals
-from closedloop.records.lift import LiftResult
 from closedloop.records.outcomes import Outcomes
 from closedloop.records.signal import GammaMixture
-from closedloop.stats.background import Measured, split
+from closedloop.stats.background import split
 from closedloop.stats.gamma_poisson import GroupPriors
+from closedloop.stats.measured import measured_by
 
 
 @runtime_checkable
@@ -49,7 +49,6 @@ _DRAWS = 1500  # joint draws of what arms cause
 _DAILY = 0.15  # default scatter of a day's log price of an exposure
 _HALF_LIVES = (3.0, 7.0, 14.0, 28.0)  # days over which a price is averaged: the shortest with enough exposures
 _ENOUGH = 50.0
-_APART = 0.5  # relative spread of the backgrounds of arms that one test covers together
 
 
 # Probabilities of the slices of a factor's distribution, finer towards the tails; within each, mean and variance are kept.
@@ -178,7 +177,7 @@ def caused_rates(
     kind = np.array([types.index(t) for t in said], dtype=np.int64)
     platform = arms.column("platform").codes.astype(np.int64) if "platform" in arms.columns else np.zeros(n, dtype=np.int64)
     exposures = np.stack([kinds[name].cost_exposure for name in names])[main, np.arange(n)]
-    measured, covered = _measured(known, arms, exposures, (own.weight * own.shape / own.rate).sum(axis=1))
+    measured, covered = measured_by(known, arms, exposures, (own.weight * own.shape / own.rate).sum(axis=1))
     found = split(
         own.shape, own.rate, own.weight, k=np.full(n, _K), mu=mu, kind=kind, priors=[known.priors[t] for t in types], platform=platform,
         view=known.unseen, measured=measured, rng=np.random.default_rng([seed, 3]), size=_DRAWS,
@@ -240,42 +239,6 @@ def _summed(names: list[str], posteriors: list[GammaMixture | None], evidence: E
     mean = shape / rate + more_mean[:, None]
     variance = shape / rate**2 + more_variance[:, None]
     return GammaMixture(shape=mean**2 / variance, rate=mean / variance, weight=weight)
-
-
-def _measured(known: CausalEvidence, arms: Arms, exposures: FloatArray, credited: FloatArray) -> tuple[Measured, npt.NDArray[np.bool_]]:
-    """Return what tests counted, arm by arm, and which arms they covered; a test of several arms is shared by exposure.
-
-    Args:
-        known: The tests.
-        arms: The arms.
-        exposures: Of the main kind, shape (A,).
-        credited: Credited conversions per exposure, shape (A,).
-    """
-    rows: list[tuple[float, ...]] = []
-    covered = np.zeros(len(arms), dtype=np.bool_)
-    for test in known.tests:
-        at = np.flatnonzero(test.covers(arms) & (exposures > 0))
-        if not len(at):
-            continue
-        covered[at] = True
-        part = exposures[at] / exposures[at].sum()
-        total = test.exposures if test.exposures is not None else test.attributed / float((part * credited[at]).sum())
-        moved = float(np.hypot(known.moved, _APART if len(at) > 1 else 0.0))
-        rows += [(float(a), float(p) * total, *_counted(test, float(p)), moved) for a, p in zip(at, part, strict=True)]
-    if not rows:
-        return Measured.nothing(), covered
-    columns = np.array(rows).T
-    fields = ("exposures", "control", "odds", "beyond", "effect", "error", "moved")
-    return Measured(arm=columns[0].astype(np.int64), late=known.late, **dict(zip(fields, columns[1:], strict=True))), covered
-
-
-def _counted(test: LiftResult, part: float) -> tuple[float, float, float, float, float]:
-    """Return an arm's part of control, odds, conversions beyond the credit, effect and its error."""
-    if test.treated is None or test.control is None or test.treated_users is None or test.control_users is None:
-        effect, error = test.caused()
-        return 0.0, 1.0, 0.0, effect * part, error * part**0.5
-    odds = test.treated_users / test.control_users
-    return test.control * part, odds, (test.treated - test.attributed) * part, np.nan, np.nan
 
 
 @attrs.frozen(kw_only=True, eq=False)

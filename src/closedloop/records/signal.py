@@ -283,6 +283,9 @@ class Signals:
                 columns[f"{name}_high"] = intervals.high[o]
         for name in _NUMBERS:
             columns[name] = getattr(self, name)[o]
+        if self.caused_share is not None:
+            share = self.caused_share.take(o)
+            columns |= {"caused_share": share.estimate, "caused_share_low": share.low, "caused_share_high": share.high}
         return columns
 
     def to_frame(self, library: Literal["pandas", "polars"] = "pandas") -> Any:
