@@ -33,7 +33,7 @@ def series(seed: int, level: float = 400.0, scatter: float = 2.0, outages: tuple
 
 
 def test_known_outages_are_found_and_quiet_weekends_are_not():
-    """Over six series of 120 days: every lost day is found, weekdays and weekends, single and in a run; one day in a thousand is accused."""
+    """Over six series of 120 days: every lost day is found, single and in a run; one day in a thousand is accused."""
     outages = (20, 33, 34, 47, 60, 61, 62, 63, 64, 65, 66, 67, 90)
     missed = accused = 0
     for seed in range(6):

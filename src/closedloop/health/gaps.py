@@ -62,7 +62,7 @@ def expected_last_day(counts: FloatArray, weekday: npt.NDArray[np.int64], longes
     >>> counts = np.array([[100.0, 110.0, 90.0, 105.0, 95.0, 100.0, 100.0, 102.0, 98.0, 3.0]])
     >>> found = expected_last_day(counts, np.arange(10) % 7)
     >>> found.mean.round(), found.is_gap()
-    (array([95.]), array([ True]))
+    (array([92.]), array([ True]))
     """
     history = counts[:, -longest - 1 : -1]
     days = weekday[-longest - 1 : -1]

@@ -1,5 +1,6 @@
 """Ingestion: raw rows become events, with meaning attached and nothing lost."""
 
+from closedloop.ingest.claims import PlatformClaims, platform_claims
 from closedloop.ingest.identity import repeated_content
 from closedloop.ingest.ingestor import TableIngestor
 from closedloop.ingest.keeping import load_quarantine, save_quarantine
@@ -15,6 +16,7 @@ __all__ = [
     "PRESETS",
     "ClockSkew",
     "EventRecorder",
+    "PlatformClaims",
     "Preset",
     "Privacy",
     "TableIngestor",
@@ -26,6 +28,7 @@ __all__ = [
     "forget_user",
     "landing_tags",
     "load_quarantine",
+    "platform_claims",
     "repeated_content",
     "save_quarantine",
     "settle",

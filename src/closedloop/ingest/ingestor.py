@@ -40,7 +40,7 @@ def _preset(value: str | Preset | None) -> Preset | None:
     return preset_named(value) if isinstance(value, str) else value
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class TableIngestor:
     """Attach meaning to any table of raw rows.
 
@@ -67,19 +67,19 @@ class TableIngestor:
     (1, 'kind', "'purchase'")
     """
 
-    tags: TagSchema | None = attrs.field(default=None, kw_only=False)
-    mapping: Mapping[str, str] = attrs.field(factory=dict)
-    constants: Mapping[str, Any] = attrs.field(factory=dict)
-    values: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
-    zone: str | tzinfo | None = None
-    time_unit: str | None = None
-    currency: str | None = None
-    rates: Mapping[str, Rate] = attrs.field(factory=dict)
-    preset: Preset | None = attrs.field(default=None, converter=_preset)
-    privacy: Privacy | None = None
-    schema: Any = None
-    encoding: str = "utf-8"
-    separator: str | None = None
+    tags: TagSchema | None = None
+    mapping: Mapping[str, str] = attrs.field(factory=dict, kw_only=True)
+    constants: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True)
+    values: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict, kw_only=True)
+    zone: str | tzinfo | None = attrs.field(default=None, kw_only=True)
+    time_unit: str | None = attrs.field(default=None, kw_only=True)
+    currency: str | None = attrs.field(default=None, kw_only=True)
+    rates: Mapping[str, Rate] = attrs.field(factory=dict, kw_only=True)
+    preset: Preset | None = attrs.field(default=None, converter=_preset, kw_only=True)
+    privacy: Privacy | None = attrs.field(default=None, kw_only=True)
+    schema: Any = attrs.field(default=None, kw_only=True)
+    encoding: str = attrs.field(default="utf-8", kw_only=True)
+    separator: str | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         zone_of(self.zone)

@@ -3,8 +3,9 @@
 Columns by the API's resource names (``campaign.name``, ``ad_group.name``, ``ad_group_ad.ad.id``, ``segments.date``,
 ``segments.ad_network_type``, ``metrics.impressions``, ``metrics.clicks``, ``metrics.cost_micros``, ``customer.currency_code``), flat
 with dots or nested as the API's JSON (``costMicros``). Days are days of the account's time zone: give ``zone=``; a row stands at noon,
-so that it falls on the same UTC day for nearly every zone. ``metrics.conversions`` is not read: it is credited by the platform under
-its own window, to be compared, never added. The id of a row is made of its ids and segments, so a report fetched again
+so that it falls on the same UTC day for nearly every zone. ``metrics.conversions`` is no event: it is credited by the platform under
+its own window; `closedloop.ingest.platform_claims` reads it, to be compared, never added. The id of a row is made of its ids and
+segments, so a report fetched again
 (with ``constants={"recorded_at": ...}``) replaces the earlier one.
 
 References: Google Ads API, fields of reports, https://developers.google.com/google-ads/api/fields/latest/overview

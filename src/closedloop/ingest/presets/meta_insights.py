@@ -3,8 +3,8 @@
 Columns by the API's field names: ``date_start``, ``date_stop``, ``campaign_id``, ``campaign_name``, ``adset_id``, ``adset_name``,
 ``ad_id``, ``ad_name``, ``impressions``, ``inline_link_clicks`` or ``clicks``, ``spend``, ``account_currency``, and the breakdowns
 ``publisher_platform`` and ``platform_position`` (the placement). Numbers come as texts. A row must be one day (``time_increment=1``);
-days are days of the ad account's time zone: give ``zone=``. ``actions`` and ``action_values`` are not read: they are credited by the
-platform under its own windows, to be compared, never added.
+days are days of the ad account's time zone: give ``zone=``. ``actions`` and ``action_values`` are no events: they are credited by the
+platform under its own windows; `closedloop.ingest.platform_claims` reads them, to be compared, never added.
 
 References: Meta Marketing API, Ads Insights, https://developers.facebook.com/docs/marketing-api/reference/adaccount/insights/
 """
