@@ -29,6 +29,7 @@ NEEDS = {
     "apscheduler": "apscheduler",
     "google.ads": "google.ads",
     "opentelemetry": "opentelemetry.sdk",
+    "pyspark": "pyspark",
 }
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
