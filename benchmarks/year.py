@@ -63,6 +63,11 @@ def live(days: int, file: Path) -> list[tuple[float, ...]]:
     return lines
 
 
+def middle(k: int, values: list[float]) -> float:
+    """Return the median, and of the ledger the mean: its file grows by whole pages, and on many days by none."""
+    return statistics.fmean(values) if k == len(LABELS) - 1 else statistics.median(values)
+
+
 def draw(lines: list[tuple[float, ...]], path: Path) -> None:
     """Draw the four series, one above the other."""
     import matplotlib
@@ -74,13 +79,13 @@ def draw(lines: list[tuple[float, ...]], path: Path) -> None:
     for k, (ax, label) in enumerate(zip(axes, LABELS, strict=True)):
         values = [line[k] for line in lines]
         ax.plot(range(1, len(values) + 1), values, ".", ms=2.5, color="#0072b2", alpha=0.6)
-        rolling = [statistics.median(values[max(0, d - 14) : d + 15]) for d in range(len(values))]
+        rolling = [middle(k, values[max(0, d - 14) : d + 15]) for d in range(len(values))]
         ax.plot(range(1, len(values) + 1), rolling, color="#d55e00", lw=1.5)
         ax.set_ylim(0, 1.15 * sorted(values)[int(0.99 * (len(values) - 1))])
         ax.set_title(label, loc="left", fontsize=10)
         ax.grid(axis="y", alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xlabel("day (points: days; line: median of four weeks)")
+    axes[-1].set_xlabel("day (points: days; line: median of four weeks, of the ledger the mean)")
     figure.savefig(path, dpi=120)
 
 
@@ -93,7 +98,7 @@ def main() -> None:
         lines = live(options.days, Path(folder) / "loop.db")
     early, late = lines[90:120] or lines[:30], lines[-30:]
     for k, label in enumerate(LABELS):
-        first, last = (statistics.median(line[k] for line in part) for part in (early, late))
+        first, last = (middle(k, [line[k] for line in part]) for part in (early, late))
         print(f"{label:<20} days 90-120 {first:8.2f}   last thirty {last:8.2f}   ratio {last / first:.2f}")
     if options.plot:
         draw(lines, options.plot)
