@@ -115,22 +115,24 @@ def test_coverage_by_volume_when_nothing_breaks(outcomes_of, volume, k):
             assert abs(h / n - 0.9) < 3.5 * np.sqrt(0.09 / n)
 
 
-@pytest.mark.parametrize(("scenario", "slack"), [("calm", 0.0), ("break", 0.02)])
-def test_coverage_by_volume_with_the_default_recency(outcomes_of, scenario, slack):
-    """Not told, intervals hold at least 90 % in calm (they may be cautious) and 88 % where a third of the arms broke x0.3 or x3."""
-    hits, arms = coverage(outcomes_of, BayesClassifier(WINDOW), volume=40, scenario=scenario)
+@pytest.mark.parametrize(
+    ("scenario", "volume", "slack"), [("calm", 40, 0.0), ("break", 40, 0.06), ("drift", 40, 0.06), ("drift", 300, 0.06)]
+)
+def test_coverage_by_volume_with_the_default_recency(outcomes_of, scenario, volume, slack):
+    """Not told what the past was like, intervals hold at least 90 % in calm; 84 % in every band of conversions where a third of the arms
+    broke x0.3 or x3, and where all rates walk at random by 3 % a day (equal weights hold a third of the large ones then)."""
+    hits, arms = coverage(outcomes_of, BayesClassifier(WINDOW), volume=volume, scenario=scenario)
     for h, n in zip(hits, arms, strict=True):
-        if n >= 100:
+        if n >= 40:
             assert h / n > 0.9 - slack - 3 * np.sqrt(0.09 / n)
 
 
-def test_drift_costs_coverage_of_large_arms_only(outcomes_of):
-    """Under a random walk of 3 % a day: nominal up to 50 conversions, 75 % up to 500, above it 1.5 times what equal weights hold."""
-    hits, arms = coverage(outcomes_of, BayesClassifier(WINDOW), volume=40, scenario="drift")
-    plain, _ = coverage(outcomes_of, BayesClassifier(WINDOW, breaks_per_year=0), volume=40, scenario="drift")
-    assert (hits[:2] / arms[:2] > 0.9 - 3 * np.sqrt(0.09 / arms[:2])).all()
-    assert hits[2] / arms[2] > 0.75
-    assert hits[3] > 1.5 * plain[3]
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95])
+def test_coverage_at_every_level_under_breaks_and_drift(outcomes_of, level):
+    """At other levels too, the shortfall under change is at most 7 points, all bands together."""
+    for scenario in ("break", "drift"):
+        hits, arms = coverage(outcomes_of, BayesClassifier(WINDOW, level=level), volume=80, scenario=scenario)
+        assert hits.sum() / arms.sum() > level - 0.07 - 3 * np.sqrt(level * (1 - level) / arms.sum())
 
 
 @pytest.mark.parametrize("factor", [3.0, 0.3])
@@ -157,7 +159,7 @@ def test_a_break_is_followed_sooner_than_by_a_week_of_half_life(outcomes_of, fac
 
 @pytest.mark.parametrize("daily", [0.3, 2.0, 20.0])
 def test_calm_raises_no_alarm_and_costs_little_width(outcomes_of, daily):
-    """On 56 stationary days a break is believed for at most 5 % of arms, and the interval is at most 1.15x that of no forgetting."""
+    """On 56 stationary days a break is believed for at most 5 % of arms, and the interval is at most 1.1x that of no forgetting."""
     names = [("google", f"c{i:03d}") for i in range(100)]
     ratio, alarms = [], []
     for seed in range(5):
@@ -167,9 +169,9 @@ def test_calm_raises_no_alarm_and_costs_little_width(outcomes_of, daily):
         signals, plain = BayesClassifier(WINDOW).classify(outcomes), BayesClassifier(WINDOW, breaks_per_year=0).classify(outcomes)
         ratio.append((signals.rate.high - signals.rate.low).mean() / (plain.rate.high - plain.rate.low).mean())
         mixture = signals.posteriors["click"]
-        alarms.append((mixture.weight[:, -3:-1].sum(axis=1) > 0.5).mean())  # the components that stand for breaks
+        alarms.append((mixture.weight[:, -2] > 0.5).mean())  # the component that stands for breaks
     assert np.mean(alarms) <= 0.05
-    assert np.mean(ratio) <= 1.15
+    assert np.mean(ratio) <= 1.1
 
 
 @pytest.mark.parametrize("name", ["random_all", "random_men"])

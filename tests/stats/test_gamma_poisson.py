@@ -8,7 +8,6 @@ from scipy import integrate, stats
 
 from closedloop.stats.gamma_poisson import (
     fit_group_priors,
-    log_marginal,
     mixture_cdf,
     mixture_quantile,
     pearson_dispersion,
@@ -36,19 +35,6 @@ def test_levels_may_differ_by_unit():
     levels = np.array([0.05, 0.5, 0.95])
     each = [mixture_quantile(float(p), shape[:1], rate[:1], weight[:1])[0] for p in levels]
     np.testing.assert_allclose(mixture_quantile(levels, shape, rate, weight), each, rtol=1e-6)
-
-
-def test_marginal_is_the_negative_binomial():
-    """Up to a constant of the counts, the log marginal is scipy's negative binomial: differences in (k, mu) agree."""
-    count, exposure = np.array([0.0, 3.0, 40.0]), np.array([50.0, 100.0, 900.0])
-
-    def reference(k, mu):
-        return stats.nbinom.logpmf(count, k, 1 / (1 + mu * exposure / k))
-
-    ours = log_marginal(count, exposure, np.full(1, 2.0), np.full(1, 0.03)) - log_marginal(
-        count, exposure, np.full(1, 0.5), np.full(1, 0.05)
-    )
-    np.testing.assert_allclose(ours, reference(2.0, 0.03) - reference(0.5, 0.05), rtol=1e-9)
 
 
 def test_posterior_of_few_units_agrees_with_brute_force():

@@ -14,7 +14,7 @@ from scipy import special
 
 from closedloop.classify.caused import Caused
 from closedloop.classify.evidence import Evidence
-from closedloop.classify.ranking import rank_arms
+from closedloop.classify.ranking import Cdf, rank_arms
 from closedloop.classify.rates import Rates, moments, quantiles, take
 from closedloop.records.interval import FloatArray, IntervalKind, Intervals
 from closedloop.records.outcomes import Outcomes
@@ -65,6 +65,22 @@ class _Returns:
         if with_value and self.value is not None:
             total *= self.value.draws(rng, size, at)
         return total
+
+    def cdf(self, base: FloatArray) -> Cdf:
+        """Return the distribution functions of conversions per unit of the base, where there is one kind of touch."""
+        ((name, e),) = self.evidence.kinds.items()
+        mixture = self.rates[name].mixture
+
+        def of(x: FloatArray, at: npt.NDArray[np.intp]) -> FloatArray:
+            per_unit = (base[at] / e.cost_exposure[at])[:, None]
+            own = take(mixture, at)
+            parts = [
+                w[:, None] * special.gammainc(s[:, None], (r[:, None] * per_unit) * x)
+                for s, r, w in zip(own.shape.T, own.rate.T, own.weight.T, strict=True)
+            ]
+            return np.asarray(np.sum(parts, axis=0))
+
+        return of
 
     def _chunks(self, at: npt.NDArray[np.intp], *, with_value: bool) -> Iterator[tuple[npt.NDArray[np.intp], FloatArray]]:
         rng = np.random.default_rng([self.seed, int(with_value)])
@@ -155,7 +171,9 @@ def assemble(
         return np.asarray(returns.draw(rng, size, at, with_value=True) / base[at])
 
     points = _thirds(mean, variance, value, base, comparable)
-    ranking = rank_arms(points, draw, comparable, level=level, seed=seed, draws=_DRAWS)
+    cdf = returns.cdf(base) if value is None and returns.shared is None and len(kinds) == 1 else None
+    means = np.divide(mean if value is None else mean * value.mean, base, out=np.zeros(n), where=comparable)
+    ranking = rank_arms(points, means, draw, comparable, level=level, seed=seed, draws=_DRAWS, cdf=cdf)
     share = {k: e.cost_exposure / np.where(exposure > 0, exposure, 1.0) for k, e in kinds.items()}
     full = _total(n, [e.full_exposure for e in kinds.values()])
     return Signals(

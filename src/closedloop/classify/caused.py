@@ -45,7 +45,8 @@ class CausedShares(Protocol):
 
 Incrementality = Mapping[Arm, Interval] | CausedShares | CausalEvidence
 _K = 0.5  # concentration of the weak prior under which the credit of an arm is read, before it is taken out again
-_DRAWS = 1500  # joint draws of what arms cause
+_DRAWS, _FEW = 1500, 600  # joint draws of what arms cause, and of that of thousands of arms
+_MANY = 2000
 _DAILY = 0.15  # default scatter of a day's log price of an exposure
 _HALF_LIVES = (3.0, 7.0, 14.0, 28.0)  # days over which a price is averaged: the shortest with enough exposures
 _ENOUGH = 50.0
@@ -180,7 +181,7 @@ def caused_rates(
     measured, covered = measured_by(known, arms, exposures, (own.weight * own.shape / own.rate).sum(axis=1))
     found = split(
         own.shape, own.rate, own.weight, k=np.full(n, _K), mu=mu, kind=kind, priors=[known.priors[t] for t in types], platform=platform,
-        view=known.unseen, measured=measured, rng=np.random.default_rng([seed, 3]), size=_DRAWS,
+        view=known.unseen, measured=measured, rng=np.random.default_rng([seed, 3]), size=_DRAWS if n <= _MANY else _FEW,
         bounds=[(m.shape, m.rate, m.weight) for m in likes[1:] if m is not None],
     )  # fmt: skip
     mixtures = [sliced(causes.caused) for causes in found]

@@ -23,7 +23,7 @@ Rows = slice | npt.NDArray[np.intp]
 
 _RECENT_DAYS = 7  # days over which exposure and spend a day are measured
 _VOLUME_DAYS = 28  # most days over which conversions a week are counted
-_BLOCK_EDGES = np.array([1, 2, 3, 5, 8, 14, 28, 56, 112])  # ages in days between which a break can be placed
+_BLOCK_EDGES = np.array([1, 2, 4, 8, 14, 28, 56, 112])  # ages in days between which a break can be placed
 _AHEAD_DAYS = 1  # a cohort may lie this far after now: clocks of sources differ
 
 

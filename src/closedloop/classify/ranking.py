@@ -14,11 +14,15 @@ import numpy.typing as npt
 
 from closedloop.records.interval import FloatArray
 
+Cdf = Callable[[FloatArray, npt.NDArray[np.intp]], FloatArray]
 Draw = Callable[[np.random.Generator, int, npt.NDArray[np.intp]], FloatArray]
 
 _CONTENDERS = 100
 _JOINT_DRAWS = 400
 _KNOTS = 4096
+_NODES = 64  # points at which distribution functions of contenders are known
+_RARE = 1e-4  # probability of the best beyond the points
+_REACH = 4.5  # standard deviations of the logarithm that the points span
 _JOINT = 100  # up to so many arms ranks are drawn jointly; beyond, each rank is that of the arm's quantile among all arms
 
 
@@ -41,16 +45,29 @@ class Ranking:
     expected_loss: FloatArray
 
 
-def rank_arms(points: FloatArray, draw: Draw, comparable: npt.NDArray[np.bool_], *, level: float, seed: int, draws: int) -> Ranking:
+def rank_arms(
+    points: FloatArray,
+    means: FloatArray,
+    draw: Draw,
+    comparable: npt.NDArray[np.bool_],
+    *,
+    level: float,
+    seed: int,
+    draws: int,
+    cdf: Cdf | None = None,
+) -> Ranking:
     """Rank arms by the probability of being the better of two.
 
     Args:
         points: Quantiles 1/6, 1/2 and 5/6 of each arm's return, shape (3, A): the middles of three equal slices.
+        means: Mean of each arm's return, shape (A,).
         draw: Returns joint draws of the return, shape (size, M), for M positions.
         comparable: False for arms whose return has no common unit with the others'; they come last, with the whole range of ranks.
         level: Level of the rank intervals.
         seed: Seed of the draws.
         draws: Joint draws of the contenders.
+        cdf: Distribution functions of the returns of M positions at increasing values, shape (X,) to (M, X), where the returns are
+            independent: what draws would find is then integrated. None draws.
     """
     n = points.shape[1]
     p_better, p_best, loss = np.zeros(n), np.zeros(n), np.ones(n)
@@ -61,14 +78,18 @@ def rank_arms(points: FloatArray, draw: Draw, comparable: npt.NDArray[np.bool_],
         mine = points[:, at]
         pool, place = _places(mine)
         p_better[at] = place.mean(axis=0)
-        contenders = at[_highest(mine[2], _CONTENDERS)]
-        drawn = draw(np.random.default_rng([seed, 1]), draws, contenders)
-        winners = np.bincount(drawn.argmax(axis=1), minlength=len(contenders))
-        p_best[contenders] = winners / len(drawn)
-        typical = float(drawn.max(axis=1).mean())
+        log = np.log(np.maximum(mine, 1e-300))
+        contenders = at[_highest(2.0 * log[2] - log[1], _CONTENDERS)]  # about the 97th percentile: the uncertain may be best too
+        if cdf is None:
+            drawn = draw(np.random.default_rng([seed, 1]), draws, contenders)
+            p_best[contenders] = np.bincount(drawn.argmax(axis=1), minlength=len(contenders)) / len(drawn)
+            own, typical = drawn.mean(axis=0), float(drawn.max(axis=1).mean())
+        else:
+            p_best[contenders], typical = _integrated(points[:, contenders], cdf, contenders)
+            own = means[contenders]
         if typical > 0:
-            loss[at] = np.clip(1.0 - mine.mean(axis=0) / typical, 0.0, 1.0)
-            loss[contenders] = np.clip(1.0 - drawn.mean(axis=0) / typical, 0.0, 1.0)
+            loss[at] = np.clip(1.0 - means[at] / typical, 0.0, 1.0)
+            loss[contenders] = np.clip(1.0 - own / typical, 0.0, 1.0)
         else:
             loss[at] = 0.0
         if len(at) <= _JOINT:
@@ -85,6 +106,27 @@ def rank_arms(points: FloatArray, draw: Draw, comparable: npt.NDArray[np.bool_],
     # The middle of the return, then position, settle ties; what cannot be compared comes last.
     order = np.lexsort((-points[1], np.where(comparable, -p_better, 1.0)))
     return Ranking(order=order.astype(np.int64), rank=rank, rank_low=low, rank_high=high, p_best=p_best, expected_loss=loss)
+
+
+def _integrated(points: FloatArray, cdf: Cdf, at: npt.NDArray[np.intp]) -> tuple[FloatArray, float]:
+    """Return P(best) of each contender, shape (M,), and the mean of the best, from the contenders' distribution functions.
+
+    The best's distribution function is the product of all; an arm is best at x with its own density times the others' product.
+    """
+    log = np.log(np.maximum(points, 1e-300))
+    reach = _REACH * np.maximum(log[2] - log[0], 1e-9) / (2 * 0.9674215661017014)
+    x = np.exp(np.linspace((log[1] - reach).max() - 1e-9, (log[1] + reach).max() + 1e-9, _NODES // 2))
+    whole = np.prod(cdf(x, at), axis=0)
+    first, last = np.searchsorted(whole, [_RARE, 1.0 - _RARE])
+    x = np.exp(np.linspace(np.log(x[max(first - 1, 0)]), np.log(x[min(last, len(x) - 1)]), _NODES))
+    below = cdf(x, at)
+    middle = np.maximum(0.5 * (below[:, 1:] + below[:, :-1]), 1e-300)
+    others = np.exp(np.log(middle).sum(axis=0) - np.log(middle))
+    wins = (np.diff(below, axis=1) * others).sum(axis=1)
+    whole = np.prod(below, axis=0)
+    best = x[0] + ((1.0 - 0.5 * (whole[1:] + whole[:-1])) * np.diff(x)).sum()
+    total = wins.sum()
+    return np.asarray(wins / total if total > 0 else np.full(len(at), 1.0 / len(at))), float(best)
 
 
 def _highest(values: FloatArray, n: int) -> npt.NDArray[np.intp]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import special
 
 from closedloop.classify.evidence import KindEvidence
-from closedloop.classify.recency import Blocks, Groups, learn_shares, present
+from closedloop.classify.recency import Blocks, Groups, Past, learn_shares, present
 from closedloop.records.interval import FloatArray
 from closedloop.records.outcomes import DelayCurve, Outcomes
 from closedloop.records.signal import GammaMixture
@@ -195,7 +195,8 @@ def fit_rates(
         seed: Seed of the draws of the delay curve.
         priors: Group priors to keep instead of fitting them.
     """
-    return rates_given(learn(outcomes, e, group, n_groups, curve, hazard=hazard, seed=seed, priors=priors), outcomes, e, group)
+    learned, past = learn(outcomes, e, group, n_groups, curve, hazard=hazard, seed=seed, priors=priors)
+    return rates_given(learned, outcomes, e, group, past=past)
 
 
 def learn(
@@ -208,15 +209,15 @@ def learn(
     hazard: float | None,
     seed: int,
     priors: GroupPriors | None = None,
-) -> Learned:
-    """Return what the arms have in common; arguments as in `fit_rates`."""
+) -> tuple[Learned, Past | None]:
+    """Return what the arms have in common, and their pasts where all were looked at; arguments as in `fit_rates`."""
     scatter = pearson_dispersion(e.pearson, group, n_groups)
     covariance = _delay_covariance(curve, seed)
     blocks = _blocks(outcomes, e, group, scatter, covariance, hazard)
     if priors is None:
         priors = fit_group_priors(blocks.counts.sum(axis=1), blocks.exposures.sum(axis=1), group, n_groups)
-    share = learn_shares(blocks, priors, hazard or 0.0)
-    return Learned(hazard=hazard, priors=priors, scatter=scatter, share=share, covariance=covariance)
+    share, past = learn_shares(blocks, priors, hazard or 0.0)
+    return Learned(hazard=hazard, priors=priors, scatter=scatter, share=share, covariance=covariance), past
 
 
 def _dispersion(e: KindEvidence, group: Groups, scatter: FloatArray) -> FloatArray:
@@ -241,7 +242,7 @@ def _blocks(
     )
 
 
-def rates_given(learned: Learned, outcomes: Outcomes, e: KindEvidence, group: Groups) -> Rates:
+def rates_given(learned: Learned, outcomes: Outcomes, e: KindEvidence, group: Groups, *, past: Past | None = None) -> Rates:
     """Return the posterior of every arm's rate, given what the arms have in common.
 
     Args:
@@ -249,12 +250,13 @@ def rates_given(learned: Learned, outcomes: Outcomes, e: KindEvidence, group: Gr
         outcomes: The evidence's source.
         e: Evidence of one kind of touch.
         group: Group of each arm in canonical order, shape (A,).
+        past: What the past of these very arms was like, where it is known already.
     """
     n, hazard = len(e.count), learned.hazard
     dispersion = _dispersion(e, group, learned.scatter)
     tempering = dispersion * e.credit_dispersion
     blocks = _blocks(outcomes, e, group, learned.scatter, learned.covariance, hazard)
-    found = present(blocks, learned.priors, learned.share, hazard or 0.0)
+    found = present(blocks, learned.priors, learned.share, hazard or 0.0, past=past)
     volume = found.volume
     if hazard is None:
         volume = np.divide(e.count**2, e.squared * tempering, out=np.zeros(n), where=e.squared > 0)
@@ -265,8 +267,8 @@ def rates_given(learned: Learned, outcomes: Outcomes, e: KindEvidence, group: Gr
             more_c, more_x = more_c.sum(axis=1, keepdims=True), more_x.sum(axis=1, keepdims=True)
         # What could be the arm's own does not change what its past was like: the models keep their weights.
         common = (learned.priors, learned.share, hazard or 0.0)
-        fewest = present(attrs.evolve(blocks, exposures=blocks.exposures + more_x), *common, past=blocks)
-        most = present(attrs.evolve(blocks, counts=blocks.counts + more_c), *common, past=blocks)
+        fewest = present(attrs.evolve(blocks, exposures=blocks.exposures + more_x), *common, seen=blocks)
+        most = present(attrs.evolve(blocks, counts=blocks.counts + more_c), *common, seen=blocks)
     return Rates(
         mixture=found.mixture,
         broke=found.broke,

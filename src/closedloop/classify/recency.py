@@ -20,14 +20,13 @@ Groups = npt.NDArray[np.integer]
 _K_AFTER = 1.0  # concentration of the rate after a break: it can land anywhere around the group's mean
 _WALKS = (0.01, 0.02, 0.04, 0.08)  # standard deviations of a day's step of the log rate
 _MODELS = 2 + len(_WALKS)  # calm, breaks, and the walks
-_RECENT = 14.0  # age in days that sorts breaks into the two components they are merged to
 _LEARNERS = 4096  # arms from which the shares are learned; more would not change them visibly
 _CHUNK = 8192
 
 
 def _templates() -> tuple[FloatArray, FloatArray]:
     """Return typical populations, shape (T, M), and their prior probabilities: calm, breaking, and drifting at about one pace each."""
-    calm = [0.83, 0.12, *[0.05 / len(_WALKS)] * len(_WALKS)]
+    calm = [0.85, 0.11, *[0.04 / len(_WALKS)] * len(_WALKS)]
     breaking = [0.50, 0.45, *[0.05 / len(_WALKS)] * len(_WALKS)]
     rows = [calm, breaking]
     for pace in range(len(_WALKS)):
@@ -67,7 +66,7 @@ class Present:
     """Posterior of the present rate of some arms.
 
     Args:
-        mixture: Components are the nodes of the group prior if nothing changed, older and recent breaks, and drift.
+        mixture: Components are the nodes of the group prior if nothing changed, breaks, and drift.
         borrowed: Share of the prior in the posterior rate parameter, shape (A,).
         volume: Effective number of conversions, shape (A,).
         broke: Probability of a break anywhere in the past, shape (A,).
@@ -80,7 +79,7 @@ class Present:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class _Past:
+class Past:
     """Evidence of every model (M, A), where the last break was if there was one (A, B), and the posteriors of the walks."""
 
     evidence: FloatArray
@@ -98,7 +97,7 @@ def centre(values: FloatArray, priors: GroupPriors) -> FloatArray:
     return np.asarray(np.exp((priors.weight * values).sum(axis=1)))
 
 
-def _past(b: Blocks, priors: GroupPriors, hazard: float) -> _Past:
+def _past(b: Blocks, priors: GroupPriors, hazard: float) -> Past:
     k, mu = centre(np.log(priors.k), priors)[b.group], centre(priors.log_mu, priors)[b.group]
     # Where the delay curve is uncertain, a young block says less about a break.
     counts, exposures = b.counts, b.exposures
@@ -107,20 +106,23 @@ def _past(b: Blocks, priors: GroupPriors, hazard: float) -> _Past:
         counts, exposures = counts * trust, exposures * trust
     since, evidence = last_break(counts, exposures, b.days, k=k, mu=mu, k_after=np.minimum(k, _K_AFTER), hazards=[0.0, hazard])
     walks = [walk(counts, exposures, b.days, k=k, mu=mu, sd=sd) for sd in _WALKS]
-    return _Past(evidence=np.stack([*evidence, *(w[3] for w in walks)]), since=since[1], walks=[w[:3] for w in walks])
+    return Past(evidence=np.stack([*evidence, *(w[3] for w in walks)]), since=since[1], walks=[w[:3] for w in walks])
 
 
-def learn_shares(blocks: Blocks, priors: GroupPriors, hazard: float) -> FloatArray:
-    """Return how common each past is among the arms, shape (M,)."""
+def learn_shares(blocks: Blocks, priors: GroupPriors, hazard: float) -> tuple[FloatArray, Past | None]:
+    """Return how common each past is among the arms, shape (M,), and the arms' pasts where all were looked at."""
     templates, prior = _templates()
     used = np.flatnonzero(blocks.exposures.sum(axis=1) > 0)
     if not forgets(blocks, hazard) or not len(used):
-        return np.asarray(templates[0])
+        return np.asarray(templates[0]), None
     used = used[:: -(-len(used) // _LEARNERS)]
-    return shares(_past(blocks.take(used), priors, hazard).evidence, templates, prior)
+    past = _past(blocks.take(used), priors, hazard)
+    return shares(past.evidence, templates, prior), past if len(used) == len(blocks.counts) else None
 
 
-def present(blocks: Blocks, priors: GroupPriors, share: FloatArray, hazard: float, *, past: Blocks | None = None) -> Present:
+def present(
+    blocks: Blocks, priors: GroupPriors, share: FloatArray, hazard: float, *, seen: Blocks | None = None, past: Past | None = None
+) -> Present:
     """Return the posterior of every arm's present rate.
 
     Args:
@@ -128,17 +130,19 @@ def present(blocks: Blocks, priors: GroupPriors, share: FloatArray, hazard: floa
         priors: The groups' priors.
         share: How common each past is, as from `learn_shares`.
         hazard: Probability of a break per day; zero forgets nothing.
-        past: The evidence of what the past was like, None for the same.
+        seen: The evidence of what the past was like, None for the same.
+        past: What the past was like, where `learn_shares` has found it already.
     """
     n = len(blocks.counts)
-    components = priors.k.shape[1] + (3 if forgets(blocks, hazard) else 0)
+    components = priors.k.shape[1] + (2 if forgets(blocks, hazard) else 0)
     shape, rate, weight = (np.empty((n, components)) for _ in range(3))
     numbers = np.empty((3, n))
     for start in range(0, n, _CHUNK):
         at = slice(start, start + _CHUNK)
         part = blocks.take(at)
         if forgets(blocks, hazard):
-            found = _present(part, part if past is None else past.take(at), priors, share, hazard)
+            other = part if seen is None else seen.take(at)
+            found = _present(part, other, past or _past(other, priors, hazard), priors, share)
         else:
             found = _whole(part, priors)
         shape[at], rate[at], weight[at] = found.mixture.shape, found.mixture.rate, found.mixture.weight
@@ -154,8 +158,7 @@ def _whole(b: Blocks, priors: GroupPriors) -> Present:
     return Present(mixture=GammaMixture(shape=shape, rate=rate, weight=weight), borrowed=borrowed, volume=count, broke=np.zeros(len(count)))
 
 
-def _present(b: Blocks, seen: Blocks, priors: GroupPriors, share: FloatArray, hazard: float) -> Present:
-    past = _past(seen, priors, hazard)
+def _present(b: Blocks, seen: Blocks, past: Past, priors: GroupPriors, share: FloatArray) -> Present:
     model = weights(past.evidence, share)
     since = past.since.T * model[1]
     since[0] += model[0]
@@ -163,7 +166,7 @@ def _present(b: Blocks, seen: Blocks, priors: GroupPriors, share: FloatArray, ha
     k, mu = centre(np.log(priors.k), priors)[b.group], centre(priors.log_mu, priors)[b.group]
     walks = past.walks if b is seen else [walk(b.counts, b.exposures, b.days, k=k, mu=mu, sd=sd)[:3] for sd in _WALKS]
     first_k, k = k, np.minimum(k, _K_AFTER)
-    mass, first, second = (np.zeros((3, len(mu))) for _ in range(3))
+    mass, first, second = (np.zeros((2, len(mu))) for _ in range(3))
     borrowed, volume = since[0] * calm.borrowed, since[0] * calm.volume
 
     def add(j: int, w: FloatArray, s: FloatArray, r: FloatArray, uncertain: FloatArray | float) -> None:
@@ -179,12 +182,12 @@ def _present(b: Blocks, seen: Blocks, priors: GroupPriors, share: FloatArray, ha
         c += b.counts[:, i]
         x += b.exposures[:, i]
         uncertain = b.log_variance[:, i] if b.log_variance.shape[1] > 1 else 0.0
-        add(1 if b.age[i] <= _RECENT else 0, since[i], c, x, uncertain)
+        add(0, since[i], c, x, uncertain)
         borrowed += since[i] * (k / mu) / x
         volume += since[i] * (c - k)
     whole = b.log_variance[:, 0] if b.log_variance.shape[1] > 1 else 0.0
     for w, (s, r, left) in zip(model[2:], walks, strict=True):
-        add(2, w, s, r, whole)
+        add(1, w, s, r, whole)
         borrowed += w * left * (first_k / mu) / r
         volume += w * (s - left * first_k)
     filled = mass > 0

