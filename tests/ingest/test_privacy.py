@@ -49,6 +49,27 @@ def test_nothing_raw_is_left(tmp_path: Any) -> None:
             assert secret not in place
 
 
+def test_a_raw_id_hides_in_no_other_place(tmp_path: Any) -> None:
+    """In ids of events, in other columns, in nested values, in lines that are no records; and a mended row is still the same event."""
+    person = "ann.4711"
+    session = {"event_name": "session_start", "event_timestamp": 1772442000_000_000, "user_pseudo_id": person, "user_id": person}
+    session["collected_traffic_source"] = {"manual_source": "google", "manual_medium": "cpc", "manual_campaign_name": "spring"}
+    bad = {**session, "event_timestamp": 5, "note": [f"asked by {person}", {"who": person}]}
+    ingestor = TableIngestor(preset="ga4", privacy=Privacy(key=KEY))
+    done = ingestor.ingest([session, bad])
+    assert (done.n_accepted, len(done.quarantine)) == (1, 1)
+    path = tmp_path / "t.ndjson"
+    good = row(user_id=person, event_id=f"order-{person}-17")
+    path.write_text(json.dumps(good) + "\n" + json.dumps(good)[:-1] + "\n")
+    lines = TableIngestor(TAGS, privacy=Privacy(key=KEY)).ingest(path)
+    assert (lines.n_accepted, len(lines.quarantine)) == (1, 1)
+    for part in (done, lines):
+        assert person not in str(part.batch.to_columns()) + str(part.quarantine.rows) + repr(part.quarantine)
+    mended = ingestor.ingest([{**done.quarantine.rows[0].row, "event_timestamp": session["event_timestamp"]}])
+    assert mended.batch.event_id.tolist() == done.batch.event_id.tolist()
+    assert len(set(lines.batch.event_id.tolist()[0].split("-")) & {"order", "17", "hmac"}) == 3
+
+
 def test_a_mended_row_keeps_its_person() -> None:
     """What was hashed in quarantine is not hashed again: the mended row belongs to the same user."""
     ingestor = TableIngestor(TAGS, privacy=Privacy(key=KEY))

@@ -30,6 +30,7 @@ _EMAIL = re.compile(r"[^\s@<>()\[\],;:\"]{1,64}@[^\s@<>()\[\],;:\"]{1,190}\.[^\s
 # A telephone number as people and forms write it: + or 00, then 8 to 15 digits; bare digits are ids.
 _PHONE = re.compile(r"(?<![\w+])(?:\+|00)[1-9](?:[ ().\-/]{0,2}\d){7,14}(?!\d)", re.ASCII)
 WITHHELD = "(contact detail withheld)"
+LINE_WITHHELD = "(line withheld: it may hold a user id; look it up in the source by its position)"
 _LOOKED_AT = 2000  # characters of one text that are searched
 
 
@@ -113,24 +114,32 @@ class Privacy:
         out[:] = [self.detail(t) if f else t for t, f in zip(texts, found.tolist(), strict=True)]
         return out, found if self.contacts == "refuse" else refused
 
+    def without(self, text: str, user: str) -> str:
+        """Return a text in which a user's raw id, standing as a word of its own, is replaced by what may be kept of it.
+
+        Ids of events often hold one: ``order-ann-17``.
+        """
+        if self.key is None or not user or user not in text:
+            return text
+        kept = self.hashed(user)
+        return re.sub(rf"(?<!\w){re.escape(user)}(?!\w)", lambda _: kept, text)
+
     def row(self, row: Mapping[str, Any], user_column: str) -> dict[str, Any]:
         """Return an original row as it may be kept in quarantine."""
-        out = {}
-        for name, value in row.items():
-            if name == user_column and value is not None and self.key is not None:
-                out[name] = self.hashed(value if isinstance(value, str) else str(value))
-            else:
-                out[name] = self.plain(value)
-        return out
+        if self.key is not None and row.keys() == {"line"}:  # what is no record does not say where in it the user stands
+            return {"line": LINE_WITHHELD}
+        user = row.get(user_column)
+        raw = "" if user is None or self.key is None else user if isinstance(user, str) else str(user)
+        return {n: self.hashed(raw) if n == user_column and raw else self.plain(value, raw) for n, value in row.items()}
 
-    def plain(self, value: Any) -> Any:
-        """Return a value of any shape without contact details."""
+    def plain(self, value: Any, user: str = "") -> Any:
+        """Return a value of any shape without contact details, and without one user's raw id."""
         if isinstance(value, str):
-            return self.detail(value)
+            return self.detail(self.without(value, user))
         if isinstance(value, Mapping):
-            return {k: self.plain(v) for k, v in value.items()}
+            return {k: self.plain(v, user) for k, v in value.items()}
         if isinstance(value, list | tuple):
-            return [self.plain(v) for v in value]
+            return [self.plain(v, user) for v in value]
         return value
 
 
@@ -176,14 +185,15 @@ def forget_user(batch: EventBatch, user_id: str, privacy: Privacy | None = None)
 
 
 def forget_quarantined(quarantine: Quarantine, user_id: str, privacy: Privacy | None = None) -> Quarantine:
-    """Return a quarantine without the rows that name one person anywhere."""
+    """Return a quarantine without the rows that name one person anywhere, also as a word in a longer text."""
     names = {user_id} if privacy is None else {user_id, privacy.user(user_id)}
+    word = re.compile("|".join(rf"(?<!\w){re.escape(n)}(?!\w)" for n in sorted(names)))
 
     def named(value: Any) -> bool:
         if isinstance(value, Mapping):
             return any(map(named, value.values()))
         if isinstance(value, list | tuple):
             return any(map(named, value))
-        return value is not None and str(value) in names
+        return value is not None and word.search(str(value)) is not None
 
     return Quarantine(rows=tuple(r for r in quarantine.rows if not named(r.row)))

@@ -19,6 +19,7 @@ MEND = "send an id without personal data, or choose contacts='hash' or 'keep'"
 def shielded(events: TypedEvents, privacy: Privacy) -> tuple[TypedEvents, list[Failure]]:
     """Return the events as they may be kept, and the failures of those that are refused."""
     texts, found = dict(events.texts), []
+    events = _ids_without_users(events, privacy)
     for field in TEXT_FIELDS:
         codes, distinct = events.texts[field]
         if not len(distinct):
@@ -34,6 +35,24 @@ def shielded(events: TypedEvents, privacy: Privacy) -> tuple[TypedEvents, list[F
         texts[field] = (table[codes], merged)
     events, more = _ids(attrs.evolve(events, texts=texts), privacy)
     return events, found + more
+
+
+def _ids_without_users(events: TypedEvents, privacy: Privacy) -> TypedEvents:
+    """Ids of events that hold the raw id of their user hold its hash instead."""
+    import pandas as pd
+
+    codes, distinct = events.texts["user_id"]
+    if events.event_id is None or privacy.key is None or not len(distinct):
+        return events
+    users = [*distinct.tolist(), ""]
+    ids = events.event_id.to_numpy(dtype=object, na_value=None).copy()
+    held = [
+        i for i, (text, code) in enumerate(zip(ids.tolist(), codes.tolist(), strict=True)) if text and users[code] and users[code] in text
+    ]
+    if not held:
+        return events
+    ids[held] = [privacy.without(ids[i], users[codes[i]]) for i in held]
+    return attrs.evolve(events, event_id=pd.Series(ids, dtype=object))
 
 
 def _ids(events: TypedEvents, privacy: Privacy) -> tuple[TypedEvents, list[Failure]]:
