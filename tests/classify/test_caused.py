@@ -108,7 +108,20 @@ def test_correlated_keeps_each_arm_and_gives_the_stated_correlation():
     assert spearman[0, 2] == pytest.approx(0.0, abs=0.02)
 
 
-def test_the_order_of_arms_does_not_matter_and_a_part_keeps_what_it_shares(outcomes):
+def test_the_order_in_which_arms_are_listed_does_not_matter(outcomes_of):
+    """Arms listed backwards have the same intervals and shares, to the last bit."""
+    clicks = np.full((5, 12), 100.0)
+    credit = np.random.default_rng(5).poisson(clicks * 0.03)
+    test = LiftResult(where={"platform": "google"}, attributed=50.0, estimate=20.0, standard_error=5.0)
+    one = classify(outcomes_of(ARMS, clicks, credit, spend=clicks, columns=COLUMNS), tests=[test])
+    other = classify(outcomes_of(ARMS[::-1], clicks, credit[::-1], spend=clicks, columns=COLUMNS), tests=[test])
+    for i, arm in enumerate(ARMS):
+        j = other.arms.index(arm)
+        assert one.cost_per_conversion[i] == other.cost_per_conversion[j]
+        assert one.caused_share[i] == other.caused_share[j]
+
+
+def test_a_part_keeps_what_it_shares(outcomes):
     """A part of the signals keeps its arms' shares and correlations."""
     found = classify(outcomes)
     part = found.filter(platform="meta")

@@ -176,7 +176,8 @@ def caused_rates(
     types = list(known.priors)
     said = known.types(arms)
     kind = np.array([types.index(t) for t in said], dtype=np.int64)
-    platform = arms.column("platform").codes.astype(np.int64) if "platform" in arms.columns else np.zeros(n, dtype=np.int64)
+    named = arms.column("platform").decode().astype(str) if "platform" in arms.columns else np.zeros(n)
+    platform = np.unique(named, return_inverse=True)[1].astype(np.int64)  # by name: the order in which arms were listed must not matter
     exposures = np.stack([kinds[name].cost_exposure for name in names])[main, np.arange(n)]
     measured, covered = measured_by(known, arms, exposures, (own.weight * own.shape / own.rate).sum(axis=1))
     found = split(

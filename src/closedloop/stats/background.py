@@ -138,11 +138,16 @@ class _Cells:
         return caused.reshape(n, -1), background.reshape(n, -1)
 
     def likelihood(self, measured: Measured, at: npt.NDArray[np.intp], log_v: FloatArray) -> FloatArray:
-        """Log likelihood of counts and tests of the arms at positions ``at``, shape (A, V, G * Z), at nodes of ``log v`` (V,)."""
-        log = np.repeat(np.repeat(self.log_like, _Z, axis=1)[:, None, :], len(log_v), axis=1)
+        """Log likelihood of counts and tests of the arms at positions ``at``, at nodes of ``log v`` (V,).
+
+        Returns:
+            Shape (A, V, G * Z), or (A, 1, G * Z) where none of the arms was tested: it does not depend on ``v`` then.
+        """
+        log = np.repeat(self.log_like, _Z, axis=1)[:, None, :]
         place = {int(a): i for i, a in enumerate(at)}
         rows = [m for m, a in enumerate(measured.arm.tolist()) if a in place]
         if rows:
+            log = np.repeat(log, len(log_v), axis=1)
             log_r, log_b = self.parts
             v = np.exp(log_v)[:, None]
             for m in rows:
@@ -244,7 +249,7 @@ def split(
     n_platforms = int(platform.max(initial=-1)) + 1
     spread = float(np.hypot(view[1], view[2]))
     log_v = np.log(view[0]) + spread * _V
-    hyper_draws = int(np.clip(_CELLS // max(1, n * _G * _Z), 24, 120))
+    hyper_draws = int(np.clip(_CELLS // max(1, n * _G * _Z), 12, 120))
     each = -(-size // hyper_draws)
     sample = [_thinned(np.flatnonzero(kind == t), measured) for t in range(len(priors))]
     nodes = [_Nodes.around(prior, typical, None) for prior in priors]
@@ -373,6 +378,7 @@ def _arm_draws(
     jitter = rng.random((v_at.shape[1], size)) - 0.5  # inside the node of v, one for a platform
     for t, x in enumerate(nodes):
         mine = np.flatnonzero(kind == t)
+        mine = mine[np.argsort(~np.isin(mine, measured.arm), kind="stable")]  # tested arms first: the others' blocks are simpler
         for start in range(0, len(mine), rows):
             at = mine[start : start + rows]
             own = cells.take(at)
@@ -380,10 +386,13 @@ def _arm_draws(
             v_node = v_at[:, platform[at]].T  # (a, H)
             used_r, place_r = np.unique(r_at[:, t], return_inverse=True)
             used_b, place_b = np.unique(b_at[:, t], return_inverse=True)
-            weight = own.likelihood(measured, at, log_v)
-            weight = np.exp(weight - weight.max(axis=2, keepdims=True))[np.arange(len(at))[:, None], v_node]
-            weight *= _student(log_r, x.places[0][used_r], x.spreads[0][used_r], _NU[0])[:, place_r.ravel()]
-            weight *= _student(log_b, x.places[1][used_b], x.spreads[1][used_b], _NU[1])[:, place_b.ravel()]
+            like = own.likelihood(measured, at, log_v)
+            like = np.exp(like - like.max(axis=2, keepdims=True))
+            of_b = _student(log_b, x.places[1][used_b], x.spreads[1][used_b], _NU[1])
+            of_r = _student(log_r, x.places[0][used_r], x.spreads[0][used_r], _NU[0])
+            weight = of_r[:, place_r.ravel()]
+            weight *= of_b[:, place_b.ravel()]
+            weight *= like if like.shape[1] == 1 else like[np.arange(len(at))[:, None], v_node]
             upto = np.cumsum(weight, axis=2).reshape(len(at) * size, -1)
             upto = upto / np.maximum(upto[:, -1:], 1e-300) + np.arange(len(upto))[:, None]
             u = rng.random((len(upto), each)) + np.arange(len(upto))[:, None]
