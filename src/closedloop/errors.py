@@ -24,7 +24,10 @@ def shorten(value: object, limit: int = _SHOWN) -> str:
     if isinstance(value, str):
         text = repr(value[: limit + 1])
         return text if len(value) <= limit and len(text) <= limit + 2 else f"{text[: limit // 2]}... ({len(value)} characters)"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a stranger's object: the message about it must come out all the same
+        text = f"<{type(value).__name__} that cannot be shown>"
     return text if len(text) <= limit else f"{text[: limit // 2]}..."
 
 

@@ -172,6 +172,45 @@ def test_ten_million_characters(tmp_path: Path) -> None:
         assert len(repr(done.quarantine)) < 2000
 
 
+class Unshowable:
+    """An object that can be neither shown, nor compared, nor hashed."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    __str__ = __repr__
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no")
+
+
+def test_columns_and_objects_that_are_no_values(tmp_path: Path) -> None:
+    """Periods as times, durations as amounts, objects that refuse to be shown: rows set aside, shown and stored all the same."""
+    from closedloop.ingest import save_quarantine
+
+    table = frame().iloc[:3]
+    done = INGESTOR.ingest(table.assign(occurred_at=pd.period_range("2026-01", periods=3, freq="M")))
+    assert {r.reason for r in done.quarantine.rows} == {"cannot be read"}
+    done = INGESTOR.ingest(table.assign(cost=pd.to_timedelta([1, 2, 3], unit="s")))
+    assert {(r.field, r.reason) for r in done.quarantine.rows} == {("cost", "cannot be read")}
+    good = table.to_dict("records")[0]
+    for field in ("platform", "event_id", "cost", "occurred_at", "kind"):
+        done = INGESTOR.ingest([good, {**good, field: Unshowable()}])
+        assert (done.n_accepted, len(done.quarantine)) == (1, 1)
+        assert "cannot be shown" in repr(done.quarantine)
+        assert "cannot be shown" in save_quarantine(done.quarantine, tmp_path / "q.ndjson").read_text()
+
+
+def test_what_is_no_table(tmp_path: Path) -> None:
+    """A column, a folder, bytes: an error that says what would be one."""
+    for wrong in (pd.Series([1, 2]), b"kind", 5, {"kind": "click"}):
+        with pytest.raises(InputError, match=r"no known kind of table|one dictionary is no table"):
+            INGESTOR.ingest(wrong)
+    with pytest.raises(InputError, match="folder"):
+        INGESTOR.ingest(tmp_path)
+
+
 def test_arrows_own_types(tmp_path: Path) -> None:
     """Dictionaries, decimals, days, views, lists and structs of Arrow are read as what they hold; null is not NaN."""
     pa = pytest.importorskip("pyarrow")

@@ -192,13 +192,12 @@ def chunks(
     elif isinstance(rows, Iterable) and not isinstance(rows, bytes | bytearray):
         yield from dict_chunks(rows, rows_at_once)
     else:
-        raise InputError(
-            "no known kind of table",
-            "rows",
-            type(rows).__name__,
-            None,
-            ("pandas, polars or pyarrow table", "list of dictionaries", "path of a CSV, Parquet or NDJSON file"),
-        )
+        raise _no_table(rows)
+
+
+def _no_table(rows: Any) -> InputError:
+    known = ("pandas, polars or pyarrow table", "list of dictionaries", "path of a CSV, Parquet or NDJSON file")
+    return InputError("no known kind of table", "rows", type(rows).__name__, None, known)
 
 
 def completed(chunk: Chunk, seen: dict[str, None]) -> Chunk:
@@ -257,7 +256,10 @@ def _reader(rows: Any) -> Any:
         import pyarrow as pa
     except ImportError as error:
         raise MissingExtraError("pyarrow is not installed", "rows", type(rows).__name__, "pip install 'closedloop[arrow]'") from error
-    return pa.RecordBatchReader.from_stream(rows)
+    try:
+        return pa.RecordBatchReader.from_stream(rows)
+    except pa.ArrowInvalid as error:  # one column, or another thing that streams and is no table
+        raise _no_table(rows) from error
 
 
 def arrow_chunks(batches: Iterable[Any], size: int, *, stem: str = "") -> Iterator[Chunk]:

@@ -43,6 +43,8 @@ def file_chunks(path: Path, *, encoding: str, separator: str | None, rows_at_onc
     Raises:
         InputError: It is absent, empty, of no known kind, wrongly encoded or damaged.
     """
+    if path.is_dir():
+        raise InputError("that is a folder", "rows", str(path), "name the files in it by a pattern: folder/*.parquet")
     if not path.is_file():
         raise InputError("there is no such file", "rows", str(path), "check the path")
     if path.stat().st_size == 0:

@@ -53,9 +53,9 @@ def read_numbers(column: Any) -> tuple[Float64, Int8]:
             column = from_arrow(column)
         else:
             return _object_numbers(column.to_numpy(dtype=object, na_value=None))
-    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "O":
-        return _object_numbers(column.to_numpy(dtype=object))
-    return _text_numbers(column)
+    if pd.api.types.is_string_dtype(column.dtype) and not (isinstance(column.dtype, np.dtype) and column.dtype.kind == "O"):
+        return _text_numbers(column)
+    return _object_numbers(column.to_numpy(dtype=object))
 
 
 def _plain_numbers(column: Any) -> tuple[Float64, Int8]:

@@ -96,9 +96,9 @@ def read_times(column: Any, field: str, zone: tzinfo | None, unit: str | None) -
         codes = np.asarray(column.cat.codes)
         us, why = read_times(pd.Series(column.cat.categories), field, zone, unit)
         return np.append(us, NO_TIME)[codes], np.append(why, MISSING).astype(np.int8)[codes]
-    if dtype.kind == "O" and isinstance(dtype, np.dtype):
-        return _objects(column, zone, unit)
-    return _texts(column, zone, unit)
+    if pd.api.types.is_string_dtype(dtype) and not (isinstance(dtype, np.dtype) and dtype.kind == "O"):
+        return _texts(column, zone, unit)
+    return _objects(column, zone, unit)
 
 
 def _missing(n: int) -> tuple[Int64, Int8]:
