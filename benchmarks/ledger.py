@@ -6,6 +6,7 @@ differ. The folder decides which disk is measured.
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import sys
@@ -30,66 +31,63 @@ def entry(number: int) -> Entry:
     return Entry(kind="action", subject=f"s{number}", at=START, body={**BODY, "n": number}, key=f"k{number}", is_open=True, due_at=START)
 
 
-def raw_rate(folder: Path, seconds: float, size: int = 500, *, preallocated: bool = False) -> float:
-    """Writes, each flushed to the disk before the next, a second.
+class Raw:
+    """Writes of 500 bytes, each flushed to the disk before the next.
 
     A file that grows makes the file system write its own journal at each flush; a write-ahead log that is begun again from its start
     does not. So both are measured: writes at the end of a growing file, and into 4 MB that were written before.
     """
-    file = os.open(folder / "raw", os.O_CREAT | os.O_WRONLY)
-    if preallocated:
-        os.write(file, bytes(ROOM))
-        os.fsync(file)
-    payload, count, at, begin = b"x" * size, 0, 0, time.perf_counter()
-    while time.perf_counter() - begin < seconds:
-        os.pwrite(file, payload, at)
-        os.fdatasync(file)
-        at = (at + size) % (ROOM - size) if preallocated else at + size
-        count += 1
-    rate = count / (time.perf_counter() - begin)
-    os.close(file)
-    (folder / "raw").unlink()
-    return rate
+
+    def __init__(self, path: Path, *, preallocated: bool, size: int = 500) -> None:
+        self.file, self.at, self.size, self.preallocated = os.open(path, os.O_CREAT | os.O_WRONLY), 0, size, preallocated
+        if preallocated:
+            os.write(self.file, bytes(ROOM))
+            os.fsync(self.file)
+
+    def write(self) -> None:
+        os.pwrite(self.file, b"x" * self.size, self.at)
+        os.fdatasync(self.file)
+        self.at = (self.at + self.size) % (ROOM - self.size) if self.preallocated else self.at + self.size
 
 
-def append_rate(ledger: SqliteLedger, batch: int, seconds: float, first: int) -> tuple[float, float, int]:
-    """Records a second, in batches, each batch durable before the next; microseconds of processor time a record; the next number."""
-    number, begin, busy = first, time.perf_counter(), time.process_time()
-    while time.perf_counter() - begin < seconds:
-        ledger.append([entry(number + i) for i in range(batch)])
-        number += batch
-    count = number - first
-    return count / (time.perf_counter() - begin), (time.process_time() - busy) / count * 1e6, number
-
-
-def disk(folder: Path, rounds: int = 7, seconds: float = 1.0) -> None:
-    grown, kept, single, batched = [], [], [], []
+def disk(folder: Path, rounds: int = 120, calls: int = 15) -> None:
+    """Take turns of a few calls each, so that a disk that is busy, or slow, is so for all."""
+    grown, kept = (Raw(folder / name, preallocated=name == "kept") for name in ("grown", "kept"))
     with SqliteLedger(folder / "ledger.db") as ledger:
-        number = append_rate(ledger, 100, seconds, 0)[2]  # a log that has its size, pages that are there
-        for _ in range(rounds):  # in turns, so that a busy disk is busy for all
-            grown.append(raw_rate(folder, seconds))
-            kept.append(raw_rate(folder, seconds, preallocated=True))
-            *rate, number = append_rate(ledger, 1, seconds, number)
-            single.append(rate)
-            *rate, number = append_rate(ledger, 100, seconds, number)
-            batched.append(rate)
-    cpu, cpu_each = (statistics.median(c for _, c in measured) for measured in (single, batched))
-    one, many = [rate for rate, _ in single], [rate for rate, _ in batched]
-    print(f"raw writes of 500 bytes, each with fdatasync: {statistics.median(grown):,.0f} a second at the end of a growing file,")
-    print(f"                                              {statistics.median(kept):,.0f} a second into preallocated room")
-    print(
-        f"single durable appends       {statistics.median(one):10,.0f} a second   {ratio(one, grown):.2f} of the growing file's rate,"
-        f" {ratio(one, kept):.2f} of the preallocated one's (goal 0.7); {cpu:.0f} us of processor time"
-    )
-    print(
-        f"appends in batches of 100    {statistics.median(many):10,.0f} a second   {ratio(many, one):.0f} times single (goal 30);"
-        f" {cpu_each:.0f} us of processor time a record"
-    )
+        numbers = itertools.count()
+
+        def append(batch: int) -> None:
+            ledger.append([entry(next(numbers)) for _ in range(batch)])
+
+        doers = {
+            "raw writes of 500 bytes, growing file": (grown.write, calls, 1),
+            "raw writes of 500 bytes, preallocated": (kept.write, calls, 1),
+            "single durable appends": (lambda: append(1), calls, 1),
+            "appends in batches of 100": (lambda: append(100), 3, 100),
+        }
+        for _ in range(300):
+            append(100)  # a log that has its size, pages that are there
+        times: dict[str, list[float]] = {name: [] for name in doers}
+        busy = dict.fromkeys(doers, 0.0)
+        for _ in range(rounds):
+            for name, (do, count, each) in doers.items():
+                begin, work = time.perf_counter(), time.process_time()
+                for _ in range(count):
+                    do()
+                times[name].append((time.perf_counter() - begin) / count / each)
+                busy[name] += (time.process_time() - work) / count / each / rounds
+    names = list(doers)
+    for name in names:
+        print(f"{name:40s}{1 / statistics.median(times[name]):10,.0f} a second{busy[name] * 1e6:8.0f} us of processor time each")
+    for raw in names[:2]:
+        print(f"single against {raw:40s}{quartiles(times[raw], times[names[2]])} (goal 0.7)")
+    print(f"batches of 100 against single            {quartiles(times[names[2]], times[names[3]])} (goal 30)")
 
 
-def ratio(ours: list[float], theirs: list[float]) -> float:
-    """Median of the ratios of each round."""
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+def quartiles(theirs: list[float], ours: list[float]) -> str:
+    """Quartiles of the ratio of rates, turn by turn."""
+    low, middle, high = statistics.quantiles([a / b for a, b in zip(theirs, ours, strict=True)], n=4)
+    return f"{middle:7.2f} times (quartiles {low:.2f} to {high:.2f})"
 
 
 def gate(checks: int = 200_000) -> None:

@@ -13,7 +13,6 @@ import hashlib
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +50,44 @@ CREATE TABLE newest (
 CREATE INDEX newest_open ON newest (kind, due_us, sequence) WHERE is_open = 1;
 CREATE TABLE states (name TEXT PRIMARY KEY, value BLOB NOT NULL, digest TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
+
+
+class _Translated:
+    """Tell what SQLite refuses as a `LedgerError`; a class of its own, since a generator would take longer than an INSERT."""
+
+    __slots__ = ("_path", "_what")
+
+    def __init__(self, what: str, path: str) -> None:
+        self._what, self._path = what, path
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, sqlite3.Error | sqlite3.Warning | OSError | UnicodeError):
+            text = str(error)
+            mend = next((m for found, m in _MENDS.items() if found in text), "nothing of this call was kept; mend the cause, then go on")
+            raise LedgerError(f"the ledger cannot {self._what}: {text}", "path", self._path, mend) from error
+
+
+class _Transaction:
+    """Keep all that is written inside, or none of it."""
+
+    __slots__ = ("_db",)
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
 
 class SqliteLedger:
@@ -116,25 +153,11 @@ class SqliteLedger:
                     self._db.execute(f"PRAGMA application_id={_APPLICATION}")
                     self._db.execute(f"PRAGMA user_version={FORMAT}")
 
-    @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, sqlite3.Warning, OSError, UnicodeError) as error:
-            text = str(error)
-            mend = next((m for found, m in _MENDS.items() if found in text), "nothing of this call was kept; mend the cause, then go on")
-            raise LedgerError(f"the ledger cannot {what}: {text}", "path", self.path, mend) from error
+    def _translated(self, what: str) -> _Translated:
+        return _Translated(what, self.path)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
 
     def append(self, entries: Sequence[Entry], *, states: Mapping[str, bytes] | None = None) -> int:
         """Write entries and named states in one transaction; return how many entries were new.
@@ -167,11 +190,13 @@ class SqliteLedger:
             if end is None:
                 end, prepared = self._head(), unknown(prepared, self._said)
             lines = extend(end, prepared)
-            self._db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [(*line, digest) for line, digest in lines])
+            self._db.executemany(
+                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [(*x[:5], int(x.is_open), *x[6:], digest) for x, digest in lines]
+            )
             self._db.executemany(
                 "INSERT INTO newest VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, subject) DO UPDATE SET"
                 " sequence = excluded.sequence, is_open = excluded.is_open, due_us = excluded.due_us",
-                [(x.kind, x.subject, x.sequence, x.is_open, x.due_us) for x, _ in lines],
+                [(x.kind, x.subject, x.sequence, int(x.is_open), x.due_us) for x, _ in lines],
             )
             if states:
                 self._db.executemany(
