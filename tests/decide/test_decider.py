@@ -15,6 +15,7 @@ from closedloop.interfaces import Decider
 from closedloop.records.decision import Constraints, GroupLimit, Target
 from closedloop.records.money import Money
 from closedloop.records.window import AttributionWindow
+from closedloop.stats.response import ResponsePrior
 
 NOW = datetime(2024, 10, 4, tzinfo=UTC)
 
@@ -47,8 +48,6 @@ def test_money_flows_to_the_better_arm_and_the_total_is_kept(signals_of):
 
 def test_the_gain_interval_is_that_of_the_joint_draws(signals_of):
     """With an exponent known exactly, the plan's gain is a difference of two Gammas: its quantiles are simulated apart."""
-    from closedloop.stats.response import ResponsePrior
-
     beta = 0.6
     prior = ResponsePrior(power=(np.log(beta / (1 - beta)), 1e-6))
     plan = BudgetDecider(Constraints(), draws=40_000, prior=prior, response="prior").decide(signals_of([10, 30], [100, 100]))
@@ -208,6 +207,15 @@ class TestLimits:
             assert (short is None) == ("out of reach" not in plan.explain())
         assert totals == [160.0, 128.0, 102.4, 100.0]
         assert to_go == [3, 2, 1, None]
+
+    def test_a_falling_total_still_feeds_the_best_arm(self, signals_of):
+        """The total falls by 20: what the givers lose to the outside is not charged to the best arm, which rises by its largest step."""
+        sure = ResponsePrior(power=(0.0, 1e-6))
+        signals = signals_of([10, 12, 40], [100, 100, 60])
+        plan = BudgetDecider(Constraints(total=240), prior=sure, response="prior").decide(signals)
+        assert {d.arm[1]: d.after.units for d in plan.decisions} == {"c00": 80.0, "c01": 88.0, "c02": 72.0}
+        best = next(d for d in plan.decisions if d.arm[1] == "c02")
+        assert best.p_gain > 0.99
 
     def test_a_total_above_reach_says_so_too(self, signals_of):
         """From 200 to 1,000 at 20 % a plan: this one ends at 240; 1.2^8 times 240 is over 1,000."""

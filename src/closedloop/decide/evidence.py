@@ -146,9 +146,7 @@ def helps(gain: SingleArray, move: FloatArray, price: float) -> FloatArray:
     taken, given = float(move[takes].sum()), float(-move[~takes].sum())
     lost = -gain[:, ~takes].sum(axis=1, dtype=float) + price * max(0.0, taken - given)
     won = gain[:, takes].sum(axis=1, dtype=float) + price * max(0.0, given - taken)
-    rate = np.zeros((len(gain), 2))
-    rate[:, 0] = lost / taken if taken > 0.0 else 0.0
-    rate[:, 1] = won / given if given > 0.0 else 0.0
+    rate = np.stack([lost, won], axis=1) / max(taken, given, 1e-300)  # per unit given, or entering; per unit taken, or leaving
     probability = np.empty(len(move))
     for j in range(0, len(move), 1000):  # blocks of arms bound the memory
         cut = slice(j, j + 1000)
