@@ -21,7 +21,6 @@ from closedloop.records.interval import Intervals
 from closedloop.records.moments import US_PER_DAY
 from closedloop.records.outcomes import Cohorts, Outcomes, SpendDays
 from closedloop.records.window import AttributionWindow
-from closedloop.stats.gamma_poisson import fit_group_priors
 
 WINDOW = AttributionWindow(click="7d", view="1d")
 DAYS, FIRST = 30, 20_000
@@ -89,18 +88,19 @@ def peak_mb() -> float:
 
 
 def update(arms: int) -> None:
-    """One per cent of the cohorts restated, all cohorts of one arm in a hundred, beside computing every posterior again."""
+    """One per cent of the cohorts restated beside computing every posterior again; all of some arms', and spread over many arms."""
     o = outcomes(arms)
     c = o.cohorts
-    group = np.zeros(arms, dtype=np.int32)
-    priors = fit_group_priors(np.bincount(c.arm, c.credit), np.bincount(c.arm, c.exposures), group, 1)
-    start = RateState.start(group, priors, np.ones(1), day=FIRST + DAYS, half_life=28.0)
-    whole = start.update(c.arm, c.day, c.credit, c.exposures, revision=1)
-    some = c.arm % 100 == 0
-    part = (c.arm[some], c.day[some], c.credit[some] + 1.0, c.exposures[some])
-    refit = median_seconds(lambda: start.update(c.arm, c.day, c.credit, c.exposures, revision=1), 3)
-    again = median_seconds(lambda: whole.update(*part, revision=2), 5)
-    print(f"{arms:,} arms: update of 1 % of cohorts {again:.3f} s beside {refit:.2f} s of all: {again / refit:.1%}")
+    for name, classifier in (("default", BayesClassifier(WINDOW)), ("half-life", BayesClassifier(WINDOW, half_life="28d"))):
+        whole = classifier.start(o)["click"]
+        empty = RateState.start(whole.learned, whole.group, whole.mark, half_life_days=whole.half_life_days)
+        refit = median_seconds(lambda e=empty: e.update(c.arm, c.day, c.credit, c.exposures, revision=1), 3)
+        spread = np.zeros(len(c), dtype=bool)
+        spread[np.random.default_rng(1).choice(len(c), len(c) // 100, replace=False)] = True
+        for how, some in (("of one arm in a hundred", c.arm % 100 == 0), ("spread over all arms", spread)):
+            part = (c.arm[some], c.day[some], c.credit[some] + 1.0, c.exposures[some])
+            again = median_seconds(lambda w=whole, p=part: w.update(*p, revision=2), 5)
+            print(f"{arms:,} arms, {name}: update of 1 % of cohorts, {how}: {again:.3f} s beside {refit:.2f} s of all: {again / refit:.1%}")
 
 
 def main() -> None:
@@ -126,11 +126,20 @@ def main() -> None:
     small = outcomes(1000)
     mab = MAB(arms=list(range(1000)), learning_policy=LearningPolicy.ThompsonSampling())
     rng = np.random.default_rng(0)
-    mab.fit(decisions=np.repeat(np.arange(1000), 30), rewards=rng.integers(0, 2, 30_000))
+    decisions, rewards = np.repeat(np.arange(1000), 30), rng.integers(0, 2, 30_000)
+    fit = median_seconds(lambda: mab.fit(decisions=decisions, rewards=rewards), 3)
     theirs = median_seconds(mab.predict_expectations, 11)
     for name, classifier in (("default", BayesClassifier(WINDOW)), ("half-life", BayesClassifier(WINDOW, half_life="28d"))):
         ours = median_seconds(lambda c=classifier: c.classify(small), 11)
-        print(f"1,000 arms, {name}: {1000 * ours:.1f} ms beside {1000 * theirs:.1f} ms of MABWiser Thompson predict: {ours / theirs:.1f} x")
+        signals = classifier.classify(small)
+        draw = median_seconds(lambda s=signals: s.draw_conversions_per_day(rng, 1), 21)
+        print(
+            f"1,000 arms, {name}: classify {1000 * ours:.1f} ms; MABWiser Thompson fit {1000 * fit:.1f} ms, predict {1000 * theirs:.2f} ms"
+        )
+        print(
+            f"  classify / predict {ours / theirs:.1f} x; classify / (fit + predict) {ours / (fit + theirs):.2f} x; "
+            f"one draw of every posterior / predict {draw / theirs:.2f} x"
+        )
 
 
 if __name__ == "__main__":

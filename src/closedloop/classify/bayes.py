@@ -6,14 +6,18 @@ arms. Nothing loops over arms.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 
 from closedloop.classify.assemble import assemble
 from closedloop.classify.caused import SLICES, Incrementality, caused_rates, factors
-from closedloop.classify.evidence import gather, now_microseconds
-from closedloop.classify.rates import fit_rates
+from closedloop.classify.evidence import Evidence, gather, now_microseconds
+from closedloop.classify.rates import Learned, fit_rates, learn, rates_given
+from closedloop.classify.state import RateState
 from closedloop.errors import ConfigurationError, WindowMismatchError
 from closedloop.records.causes import CausalEvidence
 from closedloop.records.moments import parse_duration, to_us
@@ -80,12 +84,13 @@ class BayesClassifier:
         if not 0.0 <= self.breaks_per_year < _YEAR:
             raise ConfigurationError("breaks per year lie between 0 and one a day", "breaks_per_year", self.breaks_per_year)
 
-    def classify(self, outcomes: Outcomes, *, now: datetime | None = None) -> Signals:
+    def classify(self, outcomes: Outcomes, *, now: datetime | None = None, learned: Mapping[str, Learned] | None = None) -> Signals:
         """Return the complete arms ranked, each number with its interval.
 
         Args:
             outcomes: As attribution gave them, made under the same window.
             now: When (aware); None takes the data watermark.
+            learned: What `start` learned from all arms, by kind of touch, to keep it; None learns it anew.
 
         Raises:
             WindowMismatchError: The outcomes were made under another window.
@@ -93,12 +98,11 @@ class BayesClassifier:
         """
         check_window(self.window, outcomes)
         now_us = None if now is None else to_us(now)
-        days = None if self.half_life is None else self.half_life / timedelta(days=1)
-        hazard = self.breaks_per_year / _YEAR if days is None else None
-        evidence = gather(outcomes, half_life_days=days, now_us=now_us, cost_half_life_days=days or _COST_HALF_LIFE)
-        group, names = evidence.arms.take(evidence.canonical).groups(self.groups)
+        hazard, evidence, group, names = self._gathered(outcomes, now_us)
         rates = {
             name: fit_rates(outcomes, e, group, len(names), outcomes.delay.get(name), hazard=hazard, seed=self.seed)
+            if learned is None
+            else rates_given(learned[name], outcomes, e, group)
             for name, e in evidence.kinds.items()
         }
         title = f"BayesClassifier(level={self.level:g})"
@@ -124,3 +128,36 @@ class BayesClassifier:
             classifier=title,
             caused=caused,
         )
+
+    def _gathered(self, outcomes: Outcomes, now_us: int | None) -> tuple[float | None, Evidence, npt.NDArray[np.int32], list[str]]:
+        """Return the hazard of a break, the evidence, and the group of each arm in canonical order with the groups' names."""
+        days = None if self.half_life is None else self.half_life / timedelta(days=1)
+        hazard = self.breaks_per_year / _YEAR if days is None else None
+        evidence = gather(outcomes, half_life_days=days, now_us=now_us, cost_half_life_days=days or _COST_HALF_LIFE)
+        group, names = evidence.arms.take(evidence.canonical).groups(self.groups)
+        return hazard, evidence, group, names
+
+    def start(self, outcomes: Outcomes, *, now: datetime | None = None) -> dict[str, RateState]:
+        """Return, by kind of touch, posteriors that can be updated with restated cohorts, merged and saved.
+
+        What is learned from all arms together (priors, dispersion, how common breaks and drift are, the delay curve) stays as it is found
+        here, in ``state.learned``; with it, `classify` of the restated outcomes gives the same posteriors. Arms are numbered as in the
+        signals. Untagged cohorts take no part.
+
+        Raises:
+            WindowMismatchError: The outcomes were made under another window.
+            InputError: A cohort lies in the future, or a count is negative or not finite.
+        """
+        check_window(self.window, outcomes)
+        hazard, evidence, group, names = self._gathered(outcomes, None if now is None else to_us(now))
+        back = np.argsort(evidence.canonical)
+        c, states = outcomes.cohorts, {}
+        for name, e in evidence.kinds.items():
+            learned, _ = learn(outcomes, e, group, len(names), outcomes.delay.get(name), hazard=hazard, seed=self.seed)
+            unit = e.unit
+            tagged = unit >= 0
+            arm = evidence.canonical[unit[tagged]]
+            credit, squared, mature = (column[e.rows][tagged] for column in (c.credit, c.credit_squared, c.exposures * c.maturity))
+            state = RateState.start(learned, group[back], e.mark[back], half_life_days=e.half_life_days)
+            states[name] = state.update(arm, c.day[e.rows][tagged], credit, mature, squared=squared, revision=outcomes.revision)
+        return states

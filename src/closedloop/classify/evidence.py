@@ -157,7 +157,7 @@ def gather(
     oldest = max([float(g.ages[0]) for g in grids.values()], default=1.0)
     kinds, money = {}, np.zeros((3, len(ranked)))
     for name, grid in grids.items():
-        weights = _Weights.of(grid.ages, oldest, half_life_days, cost_half_life_days)
+        weights = AgeWeights.of(grid.ages, oldest, half_life_days, cost_half_life_days)
         rows = rows_of[name]
         kinds[name], value = _kind(
             outcomes, name, slice(None) if rows is None else rows, grid, weights, position, ranked, watermark, first, patterns
@@ -202,13 +202,14 @@ def _earliest(grid: AgeGrid, marks: FloatArray, first: FloatArray) -> None:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class _Weights:
+class AgeWeights:
     """What each age counts for, D ages: columns by which tables of rows are multiplied.
 
     Args:
+        age: In days, shape (D,).
         recency, cost, recent, today, month: Weights, shape (D,).
-        block: First column of each block of ages, shape (B,), and of each column its block, shape (D,).
-        edges: Ages between blocks.
+        member: Which block each age belongs to, shape (D, B) of zeros and ones.
+        ends: Greatest age of each block, oldest block first, shape (B,).
         half_life_days: Of the recency.
     """
 
@@ -218,14 +219,13 @@ class _Weights:
     recent: FloatArray
     today: FloatArray
     month: FloatArray
-    block: npt.NDArray[np.intp]
     member: FloatArray
     ends: FloatArray
-    edges: npt.NDArray[np.int64]
     half_life_days: float | None
 
     @classmethod
-    def of(cls, age: FloatArray, oldest: float, half_life_days: float | None, cost_half_life_days: float) -> _Weights:
+    def of(cls, age: FloatArray, oldest: float, half_life_days: float | None, cost_half_life_days: float) -> AgeWeights:
+        """Return the weights of some ages, blocks cut by the oldest age of all."""
         edges = _BLOCK_EDGES[oldest > _BLOCK_EDGES]
         block = _block(age, edges)
         ends = np.concatenate([edges, [max(oldest, float(edges[-1]) + 1.0) if len(edges) else max(oldest, 1.0)]])[::-1].astype(np.float64)
@@ -236,17 +236,15 @@ class _Weights:
             recent=((age >= 1.0) & (age <= _RECENT_DAYS)).astype(np.float64),
             today=(age <= 0.0).astype(np.float64),
             month=((age >= 1.0) & (age <= _VOLUME_DAYS)).astype(np.float64),
-            block=block,
             member=(block[:, None] == np.arange(len(ends))).astype(np.float64),
             ends=ends,
-            edges=edges,
             half_life_days=half_life_days,
         )
 
 
 def _spend(amount: FloatArray, grid: AgeGrid, ranked: npt.NDArray[np.intp], cost_half_life_days: float) -> FloatArray:
     """Return spend per ranked arm: all, weighted, of the recent days and of today; shape (4, A)."""
-    w = _Weights.of(grid.ages, 1.0, None, cost_half_life_days)
+    w = AgeWeights.of(grid.ages, 1.0, None, cost_half_life_days)
     by = np.stack([np.ones_like(w.age), w.cost, w.recent, w.today], axis=1)
     out = np.zeros((4, len(ranked)))
     for at, cut in grid.cuts(ranked):
@@ -316,7 +314,7 @@ def _kind(
     name: str,
     rows: Rows,
     grid: AgeGrid,
-    w: _Weights,
+    w: AgeWeights,
     position: npt.NDArray[np.intp],
     ranked: npt.NDArray[np.intp],
     watermark: FloatArray,
@@ -379,7 +377,7 @@ def _kind(
 
 
 def _untagged(
-    grid: AgeGrid, w: _Weights, credit: FloatArray, exposures: FloatArray, maturity: FloatArray, patterns: list[Pattern], n: int
+    grid: AgeGrid, w: AgeWeights, credit: FloatArray, exposures: FloatArray, maturity: FloatArray, patterns: list[Pattern], n: int
 ) -> tuple[FloatArray | None, FloatArray | None]:
     """Return credit and mature exposure of the untagged cohorts that could belong to each arm, by block, shape (A, B) each."""
     if not patterns:

@@ -211,35 +211,79 @@ def learn(
     priors: GroupPriors | None = None,
 ) -> tuple[Learned, Past | None]:
     """Return what the arms have in common, and their pasts where all were looked at; arguments as in `fit_rates`."""
-    scatter = pearson_dispersion(e.pearson, group, n_groups)
-    covariance = _delay_covariance(curve, seed)
-    blocks = _blocks(outcomes, e, group, scatter, covariance, hazard)
+    scatter, covariance = pearson_dispersion(e.pearson, group, n_groups), _delay_covariance(curve, seed)
+    blocks = Counted.of(outcomes, e, covariance).blocks(group, scatter, covariance, whole=hazard is None)
     if priors is None:
         priors = fit_group_priors(blocks.counts.sum(axis=1), blocks.exposures.sum(axis=1), group, n_groups)
     share, past = learn_shares(blocks, priors, hazard or 0.0)
     return Learned(hazard=hazard, priors=priors, scatter=scatter, share=share, covariance=covariance), past
 
 
-def _dispersion(e: KindEvidence, group: Groups, scatter: FloatArray) -> FloatArray:
-    return np.maximum(scatter[group] / e.credit_dispersion, 1.0)
+@attrs.frozen(kw_only=True, eq=False)
+class Counted:
+    """Counts of arms that a posterior rests on (A arms, B blocks); see `KindEvidence` for the columns.
 
+    Args:
+        young: Recency-weighted mature exposure by age below the end of the delay curve, shape (A, J - 1), None without a curve.
+    """
 
-def _blocks(
-    outcomes: Outcomes, e: KindEvidence, group: Groups, scatter: FloatArray, covariance: FloatArray, hazard: float | None
-) -> Blocks:
-    """Return tempered counts by block; with a half-life, of one block."""
-    t = (_dispersion(e, group, scatter) * e.credit_dispersion)[:, None]
-    variance, block_variance = _delay_variance(outcomes, e, covariance)
-    whole = hazard is None
-    return Blocks(
-        counts=(e.count[:, None] if whole else e.counts) / t,
-        exposures=(e.exposure[:, None] if whole else e.exposures) / t,
-        log_variance=variance[:, :1] if whole else variance,
-        block_variance=block_variance[:1] if whole else block_variance,
-        days=e.block_days.sum(keepdims=True) if whole else e.block_days,
-        age=e.block_age[:1] if whole else e.block_age,
-        group=group,
-    )
+    counts: FloatArray
+    exposures: FloatArray
+    count: FloatArray
+    exposure: FloatArray
+    credit_dispersion: FloatArray
+    block_days: FloatArray
+    block_age: FloatArray
+    young: FloatArray | None
+
+    @classmethod
+    def of(cls, outcomes: Outcomes, e: KindEvidence, covariance: FloatArray) -> Counted:
+        """Return the counts of a kind of touch."""
+        names = ("counts", "exposures", "count", "exposure", "credit_dispersion", "block_days", "block_age")
+        return cls(**{name: getattr(e, name) for name in names}, young=_young(outcomes, e, len(covariance)) if len(covariance) else None)
+
+    def dispersion(self, group: Groups, scatter: FloatArray) -> FloatArray:
+        """Return the over-dispersion applied, at least 1, shape (A,)."""
+        return np.maximum(scatter[group] / self.credit_dispersion, 1.0)
+
+    def blocks(self, group: Groups, scatter: FloatArray, covariance: FloatArray, *, whole: bool) -> Blocks:
+        """Return tempered counts by block; as one block of recency-weighted sums where ``whole``."""
+        t = (self.dispersion(group, scatter) * self.credit_dispersion)[:, None]
+        variance, block_variance = self._delay_variance(covariance)
+        return Blocks(
+            counts=(self.count[:, None] if whole else self.counts) / t,
+            exposures=(self.exposure[:, None] if whole else self.exposures) / t,
+            log_variance=variance[:, :1] if whole else variance,
+            block_variance=block_variance[:1] if whole else block_variance,
+            days=self.block_days.sum(keepdims=True) if whole else self.block_days,
+            group=group,
+        )
+
+    def _delay_variance(self, covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return what not knowing the delay curve does to log mature exposures.
+
+        Returns:
+            Variance of the log exposure from each block to the newest, shape (A, B), or (1, 1) of zero where the curve is known (with a
+            half-life: weighted, column 0 only is meant), and variance of the log share seen of each block, shape (B,).
+        """
+        n, blocks = self.counts.shape
+        if self.young is None:
+            return np.zeros((1, 1)), np.zeros(blocks)
+        oldest, newest = self.block_age, np.append(self.block_age[1:], 0.0)
+        whole = np.cumsum(self.exposures[:, ::-1], axis=1)[:, ::-1].copy()
+        whole[:, 0] = self.exposure  # weighted sums for column 0; equal weights make them the same
+        variance = np.zeros((n, blocks))
+        ages = np.arange(1, len(covariance) + 1)
+        for b in range(blocks - 1, -1, -1):
+            if b + 1 < blocks and oldest[b + 1] >= len(covariance):  # the next block reaches all young ages already
+                variance[:, b] = variance[:, b + 1]
+                continue
+            part = self.young * (ages <= oldest[b])
+            variance[:, b] = ((part @ covariance) * part).sum(axis=1)
+        variance = np.divide(variance, whole**2, out=np.zeros_like(variance), where=whole > 0)
+        inside = np.diagonal(covariance)
+        of_block = [inside[(ages <= o) & (ages > y)] for o, y in zip(oldest, newest, strict=True)]
+        return np.minimum(variance, 25.0), np.array([v.mean() if len(v) else 0.0 for v in of_block])
 
 
 def rates_given(learned: Learned, outcomes: Outcomes, e: KindEvidence, group: Groups, *, past: Past | None = None) -> Rates:
@@ -253,9 +297,10 @@ def rates_given(learned: Learned, outcomes: Outcomes, e: KindEvidence, group: Gr
         past: What the past of these very arms was like, where it is known already.
     """
     n, hazard = len(e.count), learned.hazard
-    dispersion = _dispersion(e, group, learned.scatter)
+    counted = Counted.of(outcomes, e, learned.covariance)
+    dispersion = counted.dispersion(group, learned.scatter)
     tempering = dispersion * e.credit_dispersion
-    blocks = _blocks(outcomes, e, group, learned.scatter, learned.covariance, hazard)
+    blocks = counted.blocks(group, learned.scatter, learned.covariance, whole=hazard is None)
     found = present(blocks, learned.priors, learned.share, hazard or 0.0, past=past)
     volume = found.volume
     if hazard is None:
@@ -293,40 +338,15 @@ def _delay_covariance(curve: DelayCurve | None, seed: int) -> FloatArray:
     return np.atleast_2d(np.cov(share / np.maximum(share.mean(axis=0), 1e-12), rowvar=False))[:-1, :-1]
 
 
-def _delay_variance(outcomes: Outcomes, e: KindEvidence, covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return what not knowing the delay curve does to log mature exposures.
-
-    Returns:
-        Variance of the log exposure from each block to the newest, shape (A, B), or (1, 1) of zero where the curve is known (with a
-        half-life: weighted, column 0 only is meant), and variance of the log share seen of each block, shape (B,).
-    """
-    n, blocks = e.counts.shape
-    if not len(covariance):
-        return np.zeros((1, 1)), np.zeros(blocks)
-    bins = len(covariance) + 1
-    c = outcomes.cohorts
-    place = np.clip(c.age[e.rows], 1, bins) - 1
-    young = np.flatnonzero(place < bins - 1)  # older cohorts are surely complete
+def _young(outcomes: Outcomes, e: KindEvidence, n_ages: int) -> FloatArray:
+    """Return recency-weighted mature exposure by age from 1, shape (A, J - 1); older cohorts are surely complete."""
+    c, n = outcomes.cohorts, len(e.count)
+    place = np.clip(c.age[e.rows], 1, n_ages + 1) - 1
+    young = np.flatnonzero(place < n_ages)
     unit = e.unit[young]
-    young, place = young[unit >= 0], place[young][unit >= 0]
-    unit = unit[unit >= 0]
+    young, place, unit = young[unit >= 0], place[young][unit >= 0], unit[unit >= 0]
     rows = young if isinstance(e.rows, slice) else e.rows[young]
     amount = c.exposures[rows] * c.maturity[rows]
     if e.half_life_days is not None:
         amount = amount * np.exp2(-np.maximum(e.mark[unit] - c.day[rows], 0.0) / e.half_life_days)
-    by_age = np.bincount(unit * (bins - 1) + place, amount, n * (bins - 1)).reshape(n, bins - 1)
-    whole = np.cumsum(e.exposures[:, ::-1], axis=1)[:, ::-1].copy()
-    whole[:, 0] = e.exposure  # weighted sums for column 0; equal weights make them the same
-    variance = np.zeros((n, blocks))
-    ages = np.arange(1, bins)
-    for b in range(blocks - 1, -1, -1):
-        if b + 1 < blocks and e.block_age[b + 1] >= bins - 1:  # the next block reaches all young ages already
-            variance[:, b] = variance[:, b + 1]
-            continue
-        part = by_age * (ages <= e.block_age[b])
-        variance[:, b] = ((part @ covariance) * part).sum(axis=1)
-    variance = np.divide(variance, whole**2, out=np.zeros_like(variance), where=whole > 0)
-    inside = np.diagonal(covariance)
-    oldest, newest = e.block_age, np.append(e.block_age[1:], 0.0)
-    of_block = [inside[(ages <= o) & (ages > y)] for o, y in zip(oldest, newest, strict=True)]
-    return np.minimum(variance, 25.0), np.array([v.mean() if len(v) else 0.0 for v in of_block])
+    return np.asarray(np.bincount(unit * n_ages + place, amount, n * n_ages).reshape(n, n_ages), dtype=np.float64)

@@ -43,7 +43,7 @@ class Blocks:
         counts, exposures: Tempered, shape (A, B).
         log_variance: Variance of the log exposure from each block to the newest, shape (A, B), or (1, 1) where it is known.
         block_variance: Variance of the log share seen of each block, shape (B,).
-        days, age: Length and greatest age of each block in days, shape (B,).
+        days: Length of each block, shape (B,).
         group: Shape (A,).
     """
 
@@ -52,7 +52,6 @@ class Blocks:
     log_variance: FloatArray
     block_variance: FloatArray
     days: FloatArray
-    age: FloatArray
     group: Groups
 
     def take(self, at: slice | npt.NDArray[np.intp]) -> Blocks:
