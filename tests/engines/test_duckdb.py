@@ -16,7 +16,7 @@ from closedloop.records.window import AttributionWindow
 DAY0 = 19_000
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data(), partitions=st.integers(1, 3))
 def test_duckdb_equals_numpy(batch_of, cases, data, partitions):
     """Journeys, revenue, ties, both ends of the window, exposures, last-touch credit and delays are those of the reference."""

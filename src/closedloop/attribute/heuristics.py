@@ -45,14 +45,19 @@ class Touches:
     @classmethod
     def of(cls, journey: IntArray, channel: IntArray, age: FloatArray | None = None) -> Touches:
         """Return touches with their positions; ``journey`` is sorted."""
-        n = len(journey)
-        new = np.ones(n, dtype=np.bool_)
+        new = np.ones(len(journey), dtype=np.bool_)
         new[1:] = journey[1:] != journey[:-1]
-        starts = np.flatnonzero(new)
-        lengths = np.diff(np.append(starts, n))
-        position = np.arange(n) - np.repeat(starts, lengths)
+        lengths = np.diff(np.append(np.flatnonzero(new), len(journey)))
+        return attrs.evolve(cls.of_lengths(lengths, channel, age), journey=journey)
+
+    @classmethod
+    def of_lengths(cls, lengths: IntArray, channel: IntArray, age: FloatArray | None = None) -> Touches:
+        """Return the touches of journeys 0, 1, 2 and so on, of these lengths (from 1 up)."""
+        ends = np.cumsum(lengths)
         length = np.repeat(lengths, lengths)
+        position = np.arange(len(length)) - np.repeat(ends - lengths, lengths)
         ages = (length - 1 - position).astype(np.float64) if age is None else age
+        journey = np.repeat(np.arange(len(lengths)), lengths)
         return cls(journey=journey, channel=np.asarray(channel, dtype=np.int64), position=position, length=length, age=ages)
 
 

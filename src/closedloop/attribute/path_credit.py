@@ -176,15 +176,16 @@ def attribute_paths(
 
 def _by_rule(paths: PathCounts, name: str, rule: Rule, level: float) -> PathCredits:
     at = np.flatnonzero(((paths.conversions > 0) | (paths.value > 0)) & (paths.lengths > 0))  # most journeys do not convert
-    lengths = paths.lengths[at]
-    journey = np.repeat(np.arange(len(at)), lengths)
-    ends = np.cumsum(lengths)
-    place = np.arange(len(journey)) + np.repeat(paths.starts[at] - (ends - lengths), lengths)
-    touches = Touches.of(journey, paths.codes[place].astype(np.int64))
+    lengths, codes = paths.lengths, paths.codes
+    if len(at) != len(paths):
+        lengths = lengths[at]
+        ends = np.cumsum(lengths)
+        codes = codes[np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(paths.starts[at] - (ends - lengths), lengths)]
+    touches = Touches.of_lengths(lengths, codes.astype(np.int64))
     share = heuristics.shares(touches, rule)
     c = len(paths.channels)
     some = np.flatnonzero(share)
-    row, channel, share = journey[some], touches.channel[some], share[some]
+    row, channel, share = touches.journey[some], touches.channel[some], share[some]
     if len(some) != len(at):
         # Touches of one channel in one journey are one credit: only then is the sum of squares that of the journeys' credits.
         row, channel, share = _joined(row, channel, share, len(at), c)
