@@ -36,7 +36,7 @@ _PASSES = 2  # times that the nodes of the locations are centred anew on what wa
 _NU = (4, 12)  # degrees of freedom of caused and background: an arm far out more likely causes more than meets more
 _V = np.linspace(-2.4, 2.4, 17)  # nodes of log v, in standard deviations
 _COMMON = np.linspace(-2.25, 2.25, 9)  # nodes of what platforms have in common of it, in standard deviations
-_SWEEPS = 6
+_SWEEPS = 5
 _MOST_ARMS = 128  # arms of one type from which the common numbers are learned; more would not change them visibly
 _CELLS = 6_000_000  # hyper draws x arms x nodes worked on at once
 _REACH = 5.0  # the credited rate's nodes reach at most so far down from the highest, in logs
@@ -249,7 +249,7 @@ def split(
     n_platforms = int(platform.max(initial=-1)) + 1
     spread = float(np.hypot(view[1], view[2]))
     log_v = np.log(view[0]) + spread * _V
-    hyper_draws = int(np.clip(_CELLS // max(1, n * _G * _Z), 12, 120))
+    hyper_draws = int(np.clip(_CELLS // max(1, n * _G * _Z), 12, 80))
     each = -(-size // hyper_draws)
     sample = [_thinned(np.flatnonzero(kind == t), measured) for t in range(len(priors))]
     nodes = [_Nodes.around(prior, typical, None) for prior in priors]
