@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from closedloop.attribute import WindowedAttribution
+from closedloop.attribute.rows import keys_of
 from closedloop.errors import ConfigurationError, InputError, WindowMismatchError
 from closedloop.records.batch import EventBatch
 from closedloop.records.tags import TagSchema
@@ -52,6 +53,13 @@ def since(outcomes, day):
     return cohorts, {(labels[a], d): x for a, d, x in zip(s.arm, s.day.tolist(), s.spend, strict=True) if d >= day}
 
 
+def held(state, rows):
+    """The ids of the events that a state still has as rows."""
+    keys = set(state.rows.key.tolist())
+    ids = np.array([r["id"] for r in rows], dtype=object)
+    return {i for i, key in zip(ids, keys_of(ids).tolist(), strict=True) if key in keys}
+
+
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_another_window_equals_reading_the_events_again(batch_of, data):
@@ -65,8 +73,9 @@ def test_another_window_equals_reading_the_events_again(batch_of, data):
     found = new.attribute(batch_of(rows[cut:]), state=new.load(changed.to_bytes()))
     again = new.attribute(batch_of(rows))
     whole = DAY0 - 100
-    if len(state.days):
-        whole = state.data_day - state.terms.open_days + new.window.longest_days
+    gone = [r["at"] // 1 for r in rows[:cut] if r["id"] not in held(state, rows)]
+    if gone:
+        whole = max(gone) + 1 + new.window.longest_days
     assert since(found, whole) == since(again, whole)
     assert min(found.cohorts.day, default=whole) >= whole
     assert found.n_too_late == again.n_too_late
@@ -82,8 +91,20 @@ def test_kept_days_go_over_to_a_longer_window(batch_of):
     assert before.per_arm("credit").sum() == 0
     after = long.attribute(EventBatch.empty(), state=long.rewindow(before.state))
     assert dict(zip((a[0] for a in after.arms), after.per_arm("credit"), strict=True)) == {"google": 1.0, "meta": 0.0}
-    assert after.cohorts.day.min() == DAY0 + 30 - 22 + 7
+    assert after.cohorts.day.min() == DAY0 + 30 - 22 - 2 + 7  # touches are held for one window more, and nothing but touches was there
     assert after.revision == before.revision + 1
+
+
+def test_keeping_more_days_begins_with_the_days_that_are_there(batch_of):
+    """An attribution that keeps more than the one before goes on from its state, and holds more days as they come, not before."""
+    rows = [{"id": f"x{d}", "kind": "spend", "at": DAY0 + d, "platform": "meta", "campaign": "b", "cost": 1.0} for d in range(31)]
+    before = layer_of(("2d", None)).attribute(batch_of(rows[:25])).state
+    assert before.rows.day.min() == DAY0 + 24 - 4
+    longer = layer_of(("2d", None), keep="20d")
+    after = longer.attribute(batch_of(rows[25:]), state=longer.load(before.to_bytes()))
+    assert after.state.rows.day.min() == DAY0 + 20
+    week = layer_of(("7d", None))
+    assert week.attribute(EventBatch.empty(), state=week.rewindow(after.state)).spend.day.min() == DAY0 + 20 + 7
 
 
 @pytest.mark.parametrize("model", ["markov", "fractribution", "shapley_rate"])

@@ -204,7 +204,7 @@ class WindowedAttribution:
             raise ConfigurationError("not a state of this attribution", "state", type(state).__name__, "give outcomes.state back")
         self._terms.check(state.terms)
         now_us = None if now is None else to_us(now)
-        before = absorb(state, batch, now_us)
+        before = absorb(attrs.evolve(state, terms=self._terms), batch, now_us)
         limits = self.window.limits_us()
         own = own_credits(before.rows, limits)
         group = groups_of(before.arms, self._delay_groups)[2]

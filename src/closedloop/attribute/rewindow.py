@@ -11,7 +11,6 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
-from closedloop.attribute.cohorts import closed_before
 from closedloop.attribute.rows import NO_USER
 from closedloop.attribute.state import AttributionState, Terms
 from closedloop.attribute.tables import Table
@@ -65,6 +64,5 @@ def rewindow(state: AttributionState, terms: Terms) -> AttributionState:
 
 def _whole_from(state: AttributionState, terms: Terms) -> int:
     """Return the first day that is whole under the terms; the least number when no row has left the state."""
-    if not len(state.days):
-        return int(np.iinfo(np.int64).min // 2)
-    return closed_before(state) + terms.window.longest_days
+    left = state.days.keys["day"][state.days.sums["dropped"] > 0]
+    return int(left.max()) + 1 + terms.window.longest_days if len(left) else int(np.iinfo(np.int64).min // 2)
