@@ -154,10 +154,8 @@ class BayesClassifier:
         c, states = outcomes.cohorts, {}
         for name, e in evidence.kinds.items():
             learned, _ = learn(outcomes, e, group, len(names), outcomes.delay.get(name), hazard=hazard, seed=self.seed)
-            unit = e.unit
-            tagged = unit >= 0
-            arm = evidence.canonical[unit[tagged]]
-            credit, squared, mature = (column[e.rows][tagged] for column in (c.credit, c.credit_squared, c.exposures * c.maturity))
+            arm = evidence.canonical[e.unit]
+            credit, squared, mature = (column[e.rows] for column in (c.credit, c.credit_squared, c.exposures * c.maturity))
             state = RateState.start(learned, group[back], e.mark[back], half_life_days=e.half_life_days)
-            states[name] = state.update(arm, c.day[e.rows][tagged], credit, mature, squared=squared, revision=outcomes.revision)
+            states[name] = state.update(arm, c.day[e.rows], credit, mature, squared=squared, revision=outcomes.revision)
         return states

@@ -158,9 +158,8 @@ def gather(
     kinds, money = {}, np.zeros((3, len(ranked)))
     for name, grid in grids.items():
         weights = AgeWeights.of(grid.ages, oldest, half_life_days, cost_half_life_days)
-        rows = rows_of[name]
         kinds[name], value = _kind(
-            outcomes, name, slice(None) if rows is None else rows, grid, weights, position, ranked, watermark, first, patterns
+            outcomes, name, _tagged(c.arm, position, rows_of[name]), grid, weights, position, ranked, watermark, first, patterns
         )
         money += value
     spend = _spend(s.spend, of_spend, ranked, cost_half_life_days)
@@ -185,6 +184,14 @@ def _rows_of_kind(kind: npt.NDArray[np.int8], code: int, kept: npt.NDArray[np.in
     if kept is None:
         return None if mine.all() else np.flatnonzero(mine)
     return np.asarray(kept[mine])
+
+
+def _tagged(arm: npt.NDArray[np.int32], position: npt.NDArray[np.intp], rows: npt.NDArray[np.intp] | None) -> Rows:
+    """Return the positions of those cohorts whose arm is complete."""
+    if not (position < 0).any():
+        return slice(None) if rows is None else rows
+    mine = np.arange(len(arm)) if rows is None else rows
+    return np.asarray(mine[position[arm[mine]] >= 0])
 
 
 def _seen(e: KindEvidence, grid: AgeGrid, ranked: npt.NDArray[np.intp]) -> bool:

@@ -343,8 +343,7 @@ def _young(outcomes: Outcomes, e: KindEvidence, n_ages: int) -> FloatArray:
     c, n = outcomes.cohorts, len(e.count)
     place = np.clip(c.age[e.rows], 1, n_ages + 1) - 1
     young = np.flatnonzero(place < n_ages)
-    unit = e.unit[young]
-    young, place, unit = young[unit >= 0], place[young][unit >= 0], unit[unit >= 0]
+    unit, place = e.unit[young], place[young]
     rows = young if isinstance(e.rows, slice) else e.rows[young]
     amount = c.exposures[rows] * c.maturity[rows]
     if e.half_life_days is not None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from closedloop.testing.certificate import Check, known_excuses
+from closedloop.testing.classifier_checks import CLASSIFIER_CHECKS
 from closedloop.testing.ledger_checks import LEDGER_CHECKS
 from closedloop.testing.platform_checks import PLATFORM_CHECKS
 
@@ -84,6 +85,21 @@ class LedgerConformance(_Conformance):
     checks = LEDGER_CHECKS
 
     @pytest.mark.parametrize("each", LEDGER_CHECKS, ids=lambda each: each.name)  # type: ignore[untyped-decorator]
+    def test_check(self, each: Check, request: Any) -> None:
+        """The promise of one check is kept."""
+        self._run(each, request)
+
+    def test_every_check_is_accounted_for(self, request: Any) -> None:
+        """Every check runs or is excused with a reason: none is lost on the way."""
+        self._account(request)
+
+
+class ClassifierConformance(_Conformance):
+    """Certify a classifier: subclass, and override ``subject`` to give a `ClassifierSubject`."""
+
+    checks = CLASSIFIER_CHECKS
+
+    @pytest.mark.parametrize("each", CLASSIFIER_CHECKS, ids=lambda each: each.name)  # type: ignore[untyped-decorator]
     def test_check(self, each: Check, request: Any) -> None:
         """The promise of one check is kept."""
         self._run(each, request)
