@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,28 @@ def was_killed(pid: int) -> bool:
     return False
 
 
+def requests(folder: Path) -> int:
+    """Return how many requests the server has counted so far."""
+    try:
+        with closing(sqlite3.connect(folder / "server.db")) as books:
+            return int(books.execute("SELECT count(*) FROM requests").fetchone()[0])
+    except sqlite3.OperationalError:  # it has not opened yet
+        return 0
+
+
+def wait_for_a_moment(pid: int, folder: Path, chance: random.Random) -> None:
+    """Wait for any moment of a third of the lives, and in the others for one in which requests are made, however slow the machine is."""
+    if chance.random() < 1 / 3:
+        time.sleep(chance.uniform(0.05, 0.5))
+        return
+    wanted, last = requests(folder) + chance.randint(1, 8), time.monotonic() + 20.0
+    while requests(folder) < wanted and time.monotonic() < last:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+        time.sleep(0.005)
+    time.sleep(chance.uniform(0.0, 0.03))
+
+
 def settled_by_a_look(world: World, folder: Path) -> int:
     """Check every promise; return how many actions whose reply was never heard were settled by a look alone."""
     wanted = {change.action_id: change for change in world.work()}
@@ -169,21 +193,20 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         else World(actions=120, late=0.4, travel=0.01, quota=(90.0, 1.0))
     )
     chance = random.Random(5)
-    kills, folders = 0, [tmp_path / "0"]
-    folders[0].mkdir()
-    while kills < (75 if FULL else 25):
-        pid = child(lambda at=folders[-1]: live(world, at))
-        time.sleep(chance.uniform(0.1, 1.0 if FULL else 0.4))
-        os.kill(pid, signal.SIGKILL)
-        if was_killed(pid):
+    kills = looked = 0
+    folders: list[Path] = []
+    while (kills < (75 if FULL else 25) or not looked) and kills < 300:  # until some kills fell between a send and its reply
+        folders.append(tmp_path / str(len(folders)))
+        folders[-1].mkdir()
+        for _ in range(75 if FULL else 25):
+            pid = child(lambda at=folders[-1]: live(world, at))
+            wait_for_a_moment(pid, folders[-1], chance)
+            os.kill(pid, signal.SIGKILL)
+            if not was_killed(pid):
+                break
             kills += 1
-        else:
-            folders.append(tmp_path / str(len(folders)))
-            folders[-1].mkdir()
-    looked = 0
-    for folder in folders:
-        live(world, folder)
-        looked += settled_by_a_look(world, folder)
+        live(world, folders[-1])
+        looked += settled_by_a_look(world, folders[-1])
     assert looked > 0, "some kills fell between a send and its reply"
     print(f"{kills} kills, {world.actions * len(folders)} actions, {looked} settled by a look alone")  # noqa: T201
 
