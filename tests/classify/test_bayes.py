@@ -66,6 +66,17 @@ def test_no_spend_means_unbounded_cost(outcomes_of):
     assert (s.cost_per_conversion.low == 0).all()
 
 
+def test_spend_of_zero_means_unbounded_cost(outcomes_of):
+    """Free clicks beside paid ones: nothing is claimed of the free arm's cost, and the paid arms come first."""
+    _, exposures, counts = market(1)
+    spend = exposures * 0.5
+    spend[7] = 0.0
+    s = BayesClassifier(WINDOW).classify(outcomes_of(ARMS, exposures, counts, spend=spend))
+    assert np.isinf(s.cost_per_conversion.high[7])
+    assert int(s.order[-1]) == 7
+    assert np.isfinite(np.delete(s.cost_per_conversion.high, 7)).all()
+
+
 def test_permuting_arms_permutes_the_signals(outcomes_of):
     """The listing order of arms does not matter, draws included."""
     _, exposures, counts = market(2)

@@ -292,18 +292,28 @@ class Signals:
         """Return the ranked arms as a frame, best first."""
         return frame(self.to_columns(), library)
 
-    def plot(self, ax: Any = None, *, what: str | None = None) -> Any:
-        """Draw the best arms' intervals as a forest plot; return the Axes.
+    def plot(self, ax: Any = None, *, what: str | None = None, kind: Literal["forest", "ridge"] = "forest") -> Any:
+        """Draw the best arms' intervals (a forest plot) or the posteriors of their rates (a ridge); return the Axes.
 
         Args:
             ax: The Axes to draw on.
-            what: ``rate``, ``cost_per_conversion``, ``roas`` or ``rank_interval``; None: the cost, or the rate without spend.
+            what: Of a forest ``rate``, ``cost_per_conversion``, ``roas`` or ``rank_interval``; None: the cost, or the rate without spend.
+            kind: ``forest`` or ``ridge``.
 
         Raises:
-            ConfigurationError: There are no intervals of that name.
+            ConfigurationError: There is no such kind, or there are no intervals of that name.
         """
         from closedloop.display import plots
 
+        if kind not in ("forest", "ridge"):
+            raise ConfigurationError("there is no such kind of plot", "kind", kind, None, ("forest", "ridge"))
+        if kind == "ridge":
+            if what not in (None, "rate"):
+                raise ConfigurationError("a ridge shows the posteriors of rates", "what", what, "leave it out", ("rate",))
+            shown = self.order[:_RIDGES]
+            x, density = self._densities(shown)
+            title, unit = "Posteriors of the rates, best first", "conversions per exposure (each drawn to its own height)"
+            return plots.densities(self.arms.take(self.order).labels(), x, density, title=title, unit=unit, limit=_RIDGES, ax=ax)
         if what is None:
             what = "cost_per_conversion" if np.isfinite(self.cost_per_conversion.estimate).any() else "rate"
         words = {
@@ -320,6 +330,22 @@ class Signals:
         unit = f"{words[what]} ({column.level:.0%} {column.kind})"
         labels = self.arms.take(self.order).labels()
         return plots.forest(labels, ranked.low, ranked.estimate, ranked.high, title="Arms, best first", unit=unit, ax=ax)
+
+    def _densities(self, at: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+        """Return where, and how dense there, the posteriors of the main kind's rates are, shape (X,) and (M, X)."""
+        from scipy import special
+
+        high = self.rate.high[at]
+        top = 1.25 * float(high[np.isfinite(high)].max(initial=0.0)) or 1.0
+        x = np.linspace(0.0, top, 401)[1:]
+        density = np.zeros((len(at), len(x)))
+        open_ = np.ones(len(at), dtype=bool)
+        for i, (name, p) in enumerate(self.posteriors.items()):
+            mine = open_ & ((self.exposures_per_day[name][at] > 0) | (i == len(self.posteriors) - 1)) & np.isfinite(high)
+            s, r, w = (column[at[mine]][:, :, None] for column in (p.shape, p.rate, p.weight))
+            density[mine] = (w * np.exp(s * np.log(r) + (s - 1.0) * np.log(x) - r * x - special.gammaln(s))).sum(axis=1)
+            open_ &= ~mine
+        return x, density
 
     def _table(self, limit: int) -> dict[str, list[Any]]:
         rows = [self.at(int(i)) for i in self.order[:limit]]
@@ -348,6 +374,7 @@ class Signals:
 
 
 _SHOWN = 30
+_RIDGES = 20
 _NUMBERS = (
     "p_best",
     "expected_loss",
