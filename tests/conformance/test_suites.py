@@ -7,6 +7,7 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 HEAD = '''
 import pytest
 from closedloop.ledger import MemoryLedger
@@ -41,17 +42,22 @@ def run(tmp_path, body: str, *options: str) -> tuple[int, str]:
     module = tmp_path / "test_mine.py"
     module.write_text(HEAD + textwrap.dedent(body))
     (tmp_path / "conftest_marking.py").write_text(MARKING)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(module), *options]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "COLUMNS": "200", "PYTHONPATH": str(tmp_path)},
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+    told = tmp_path / "told"
+    pid = os.fork()  # everything is imported here already, which a new interpreter would do again
+    if pid == 0:
+        try:
+            sys.stdout = sys.stderr = told.open("w")
+            os.dup2(sys.stdout.fileno(), 1)
+            os.dup2(sys.stdout.fileno(), 2)
+            os.chdir(tmp_path)
+            os.environ["COLUMNS"] = "200"
+            sys.path.insert(0, str(tmp_path))
+            code = pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(module), *options])
+            sys.stdout.flush()
+            os._exit(int(code))
+        finally:  # the child must never return into the test runner
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), told.read_text()
 
 
 GOOD = """
