@@ -27,8 +27,9 @@ from closedloop.records.interval import Intervals
 from closedloop.records.outcomes import Cohorts, Outcomes, SpendDays
 from closedloop.records.signal import GammaMixture, Signals
 from closedloop.records.window import AttributionWindow
+from closedloop.stats.concave import Curves
 from closedloop.stats.response import Response, ResponsePrior
-from closedloop.stats.waterfill import Curves, fill
+from closedloop.stats.waterfill import fill
 
 DAY_US = 86_400_000_000
 

@@ -14,7 +14,8 @@ from closedloop.decide.allocate import allocate, keep_few
 from closedloop.decide.limits import Limits
 from closedloop.errors import InfeasibleError
 from closedloop.records.decision import Constraints, GroupLimit
-from closedloop.stats.waterfill import Curves, Group
+from closedloop.stats.concave import Curves
+from closedloop.stats.waterfill import Group
 
 
 def problem(seed, arms=5, width=4, groups=False):

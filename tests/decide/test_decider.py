@@ -288,6 +288,42 @@ class TestBadInput:
         assert (len(plan.decisions), len(plan.holds), plan.gain.estimate) == (0, 0, 0.0)
         assert "0 moves" in repr(plan)
 
+    def test_no_signal(self, signals_of):
+        """Arms that never converted are held for their volume, with nothing to wait for but conversions; the plan's numbers are zero."""
+        plan = BudgetDecider().decide(signals_of([0.0, 0.0], [100, 100]))
+        assert set(reasons(plan).values()) == {"low_volume"}
+        assert all(h.triggers["days_at_current_pace"] is None or h.triggers["days_at_current_pace"] > 1e5 for h in plan.holds)
+        assert (plan.gain.low, plan.gain.high, plan.p_gain) == (0.0, 0.0, 0.0)
+
+    def test_a_total_of_zero(self, signals_of):
+        """Budgets go down by the largest step, and to nothing where steps are as large as that."""
+        signals = signals_of([10, 30], [100, 100])
+        assert {d.after.units for d in BudgetDecider(Constraints(total=0)).decide(signals).decisions} == {80.0}
+        assert {d.after.units for d in BudgetDecider(Constraints(total=0, max_step=1)).decide(signals).decisions} == {0.0}
+
+    def test_budgets_below_their_floors(self, signals_of):
+        """They rise by the largest step towards them, with the money of the others, though nothing says that it pays."""
+        signals = signals_of([10, 20, 20], [50, 100, 100])
+        plan = BudgetDecider(Constraints(floors={("google", "c00"): 80})).decide(signals)
+        assert {d.arm[1]: d.after.units for d in plan.decisions}["c00"] == 60.0
+        assert sums(plan)[0] == sums(plan)[1]
+
+    def test_a_group_above_its_ceiling_comes_down(self, signals_of):
+        """Arms that look alike are left alone, but not at the price of a stated ceiling."""
+        arms = [("google", "a"), ("google", "b"), ("meta", "c")]
+        group = GroupLimit(tags={"platform": "google"}, ceiling=190)
+        plan = BudgetDecider(Constraints(groups=[group])).decide(signals_of([20, 20, 20], [100, 100, 100], arms=arms))
+        after = {a.arm[1]: (a.after if hasattr(a, "after") else a.budget).units for a in (*plan.decisions, *plan.holds)}
+        assert after["a"] + after["b"] == 190.0
+        assert after["c"] == 110.0
+
+    def test_all_held(self, signals_of):
+        """A plan that does nothing, with a reason for each."""
+        signals = signals_of([10, 30], [100, 100])
+        plan = BudgetDecider().decide(signals, held=dict.fromkeys(signals.arms, "integration"))
+        assert not plan.decisions
+        assert set(reasons(plan).values()) == {"integration"}
+
     def test_one_arm(self, signals_of):
         """One arm has nowhere to send its money."""
         assert reasons(BudgetDecider().decide(signals_of([10], [100]))) == {"c00": "no_gain"}

@@ -7,7 +7,8 @@ import pytest
 from scipy.optimize import LinearConstraint, minimize
 
 from closedloop.errors import InfeasibleError, InvariantError
-from closedloop.stats.waterfill import Curves, Group, fill
+from closedloop.stats.concave import Curves
+from closedloop.stats.waterfill import Group, fill
 
 
 def random_curves(rng, arms, parts):

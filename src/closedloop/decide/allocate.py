@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from closedloop.decide.groups import room_of, within
 from closedloop.decide.limits import Limits
-from closedloop.stats.waterfill import Curves, Group, fill
+from closedloop.stats.concave import Curves
+from closedloop.stats.waterfill import Group, fill
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -12,8 +12,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from closedloop.decide.allocate import Allocation, affordable_total, allocate, can_meet, keep_few
+from closedloop.decide.allocate import Allocation, affordable_total, allocate, can_meet, free_groups, keep_few
 from closedloop.decide.evidence import Draws, chance_of_alike, helps
+from closedloop.decide.groups import within
 from closedloop.decide.holds import Why
 from closedloop.decide.limits import Limits
 from closedloop.decide.objectives import Objective, objective
@@ -23,7 +24,7 @@ from closedloop.decide.timing import Timing, switching_cost, value_of_timing
 from closedloop.errors import ConfigurationError
 from closedloop.records.decision import Constraints
 from closedloop.records.money import MICROS
-from closedloop.stats.waterfill import Curves
+from closedloop.stats.concave import Curves
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -100,21 +101,20 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
         rising = np.flatnonzero(free & (limits.low >= limits.now))
         more.update({int(i): cannot_fall(p, int(i)) for i in rising})
         free[rising] = False
+    for g in limits.groups:  # nor in a group that has to fall
+        if _room(g.members, limits, free)[0] > g.high + 1e-6:
+            rising = g.members[free[g.members] & (limits.low[g.members] >= limits.now[g.members])]
+            more.update({int(i): cannot_fall(p, int(i), g.name) for i in rising})
+            free[rising] = False
     position = np.cumsum(p.known) - 1
     platform = p.signals.arms.groups(("platform",))[0].astype(np.int64)
     curves, limits = objective(rules.objective, p, joint, free, rules.risk, rng)
     limits = _affordable(c, p, curves, limits, free)
-    total = _attainable(limits, free, p.known)
+    duties = Duties.of(limits, p.limits, free, p.known, total=c.target_cost is None and c.target_roas is None)
     chance = chance_of_alike(p, free)
-    if (
-        rules.objective != "thompson"
-        and c.min_probability > 0.5
-        and chance > rules.alike
-        and can_meet(limits, free & False, p.known, total)
-    ):
-        more.update(dict.fromkeys(map(int, np.flatnonzero(free)), alike(p, chance, rules.alike)))
-        free[:] = False
-    duty = c.target_cost is None and c.target_roas is None
+    if rules.objective != "thompson" and c.min_probability > 0.5 and chance > rules.alike and duties.met(limits, duties.forced, p.known):
+        more.update(dict.fromkeys(map(int, np.flatnonzero(free & ~duties.forced)), alike(p, chance, rules.alike)))
+        free = duties.forced.copy()
     unsure: dict[int, tuple[float, float]] = {}  # the first move that was too unsure, by arm: its budget and its chance
     few = joint.first(max(200, _SCREEN // max(1, int(p.known.sum()))))
     for turn in range(_PASSES + 1):
@@ -134,7 +134,7 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
             small = np.abs(move) < np.maximum(np.maximum(c.min_change * limits.now, c.min_step * MICROS / limits.step), 1.0) - 1e-9
             thin = np.zeros(len(free), dtype=bool)
             thin[moved] = chances < c.min_probability
-            weak = np.flatnonzero(free & (move != 0.0) & (small | thin))
+            weak = np.flatnonzero(free & (move != 0.0) & (small | thin) & ~duties.forced)
             if not len(weak):
                 if sample is joint:
                     break
@@ -146,7 +146,7 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
             ranking[moved] = chances
             ranking[small] -= 2.0  # what is not worth a call goes first
             weak = weak[np.argsort(ranking[weak], kind="stable")]
-            dropped = _drop(limits, free, p.known, total, weak, duty=duty)
+            dropped = _drop(limits, free, p.known, duties, weak)
             if not len(dropped) and sample is joint:
                 break  # they must move for the total to be met
             sample = sample if len(dropped) else joint
@@ -159,7 +159,7 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
         if timing is None or not len(late) or turn == _PASSES or rules.learning_loss == 0.0:  # a free change can be taken back: no wait
             break
         late = late[np.argsort(timing.act[late] - timing.wait[late], kind="stable")]
-        later = _drop(limits, free, p.known, total, moved[late], duty=duty)
+        later = _drop(limits, free, p.known, duties, moved[late][~duties.forced[moved[late]]])
         if not len(later):
             break
         for i in later:
@@ -211,16 +211,72 @@ def _feasible(limits: Limits, free: BoolArray, known: BoolArray) -> bool:
     return limits.total - held >= float(limits.low[free].sum()) - 1e-6
 
 
-def _drop(limits: Limits, free: BoolArray, known: BoolArray, total: float, weak: Int64, *, duty: bool) -> Int64:
-    """Return the arms to hold next: the weaker half of the weak ones, fewer where the total would be out of reach.
+@attrs.frozen(kw_only=True, eq=False)
+class Duties:
+    """What must be met whatever the evidence says, as far as the arms that are free at first can meet it.
 
-    Without a duty to spend the total it is enough that the total is not passed.
+    Args:
+        total: Sum of all known budgets, in steps.
+        spend: Whether the total is a duty; if not it is enough that it is not passed.
+        forced: Arms whose budget lies a step or more outside its floor or ceiling, shape (A,).
+        groups: Members and ends of each group.
     """
+
+    total: float
+    spend: bool
+    forced: BoolArray
+    groups: tuple[tuple[Int64, float, float], ...]
+
+    @classmethod
+    def of(cls, limits: Limits, asked: Limits, free: BoolArray, known: BoolArray, *, total: bool) -> Duties:
+        """Return the duties of a problem.
+
+        Args:
+            limits: As the objective left them.
+            asked: As the user asked.
+            free, known: As in `allocate`.
+            total: Whether the total is a duty.
+        """
+        forced = free & ((asked.low >= asked.now + 1.0) | (asked.high <= asked.now - 1.0))
+        groups = []
+        for g in asked.groups:
+            least, most = _room(g.members, limits, free)
+            groups.append((g.members, min(g.low, most), max(g.high, least)))
+        reach = min(_attainable(limits, free, known), _most(limits, free, known))
+        return cls(total=reach, spend=total, forced=forced, groups=tuple(groups))
+
+    def met(self, limits: Limits, free: BoolArray, known: BoolArray) -> bool:
+        """Return whether the arms that are free can still meet them, to less than a step each."""
+        if not can_meet(limits, free, known, self.total) and (self.spend or not _feasible(limits, free, known)):
+            return False
+        if self.spend and self.groups and _most(limits, free, known) < self.total - len(free):
+            return False
+        for members, low, high in self.groups:
+            least, most = _room(members, limits, free)
+            if least > high + len(members) or most < low - len(members):
+                return False
+        return True
+
+
+def _most(limits: Limits, free: BoolArray, known: BoolArray) -> float:
+    """Return the most that all known budgets can add up to, groups and all."""
+    ends = free_groups(limits, free)
+    return float(limits.now[known & ~free].sum()) + within(np.inf, ends, limits.low[free], limits.high[free])
+
+
+def _room(members: Int64, limits: Limits, free: BoolArray) -> tuple[float, float]:
+    moves = free[members]
+    held = float(limits.now[members[~moves]].sum())
+    return held + float(limits.low[members[moves]].sum()), held + float(limits.high[members[moves]].sum())
+
+
+def _drop(limits: Limits, free: BoolArray, known: BoolArray, duties: Duties, weak: Int64) -> Int64:
+    """Return the arms to hold next: the weaker half of the weak ones, fewer where a duty would be out of reach."""
     count = (len(weak) + 1) // 2
     while count:
         trial = free.copy()
         trial[weak[:count]] = False
-        if can_meet(limits, trial, known, total) or (not duty and _feasible(limits, trial, known)):
+        if duties.met(limits, trial, known):
             return weak[:count]
         count //= 2
     return weak[:0]

@@ -60,9 +60,12 @@ def default_target(arms_columns: tuple[str, ...], arm: Arm) -> Target:
 class BudgetDecider:
     """Say where the next unit of money goes, and when to leave it alone.
 
-    Each arm's outcome is a power law of its spend whose exponent is uncertain; budgets move to equal *expected* marginal value
+    Each arm's outcome saturates in its spend, by a curve that is uncertain; budgets move to equal *expected* marginal value
     (water-filling) within floors, ceilings and the largest step. Moves that the joint posterior does not support become holds, their money
     stays, and the others are balanced again.
+
+    Intervals are of the *mean* outcome a day under the new budgets less that under today's: the curves, the levels, the delays and the
+    scatter of the recent week are in them; the chance of single conversions in the days to come is not.
 
     Args:
         constraints: What a plan must respect.

@@ -24,7 +24,8 @@ from closedloop.decide.evidence import Draws
 from closedloop.decide.groups import within
 from closedloop.decide.limits import Limits
 from closedloop.decide.problem import Problem
-from closedloop.stats.waterfill import Curves, Group, fill
+from closedloop.stats.concave import Curves
+from closedloop.stats.waterfill import Group, fill
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

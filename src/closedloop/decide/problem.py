@@ -17,8 +17,8 @@ from closedloop.records.arms import Arm
 from closedloop.records.decision import Constraints
 from closedloop.records.money import MICROS, Money
 from closedloop.records.signal import Signals
+from closedloop.stats.concave import Curves
 from closedloop.stats.response import Response
-from closedloop.stats.waterfill import Curves
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -35,15 +35,15 @@ def stuck(p: Problem, i: int) -> Why:
     )
 
 
-def cannot_fall(p: Problem, i: int) -> Why:
-    """Return why an arm stays while the total has to fall."""
+def cannot_fall(p: Problem, i: int, group: str = "the total") -> Why:
+    """Return why an arm stays while the total, or the ceiling of a group, is out of reach."""
     return Why(
         reason="limits",
         explanation=(
-            f"the total is under what holds and limits leave, and this budget of {_money(p, float(p.limits.now[i]))} could only rise "
+            f"{group} is under what holds and limits leave, and this budget of {_money(p, float(p.limits.now[i]))} could only rise "
             f"to {_money(p, float(p.limits.low[i]))}"
         ),
-        lift="raise the total, or lower floors or budgets on hold",
+        lift=f"raise {group}, or lower floors or budgets on hold",
         triggers={"total": p.limits.total * p.limits.step / MICROS},
     )
 

@@ -20,7 +20,7 @@ from closedloop.decide.allocate import Allocation, allocate
 from closedloop.decide.evidence import Draws
 from closedloop.decide.limits import Limits
 from closedloop.decide.problem import Problem
-from closedloop.stats.waterfill import Curves
+from closedloop.stats.concave import Curves
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

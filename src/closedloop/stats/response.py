@@ -7,7 +7,7 @@ elsewhere. Three shapes, each with one unknown parameter ``theta`` that is Norma
 - ``log``: ``log(1 + s / h) / log(1 + s0 / h)``, ``theta = log(h / s0)``;
 - ``hill``: ``[s / (s + h)] / [s0 / (s0 + h)]``, ``theta = log(h / s0)``.
 
-All three are shifted powers (`closedloop.stats.waterfill.Curves`), so the *expected* curve over ``theta`` is one too, by Gauss-Hermite
+All three are shifted powers (`closedloop.stats.concave.Curves`), so the *expected* curve over ``theta`` is one too, by Gauss-Hermite
 quadrature. Without variation in spend ``theta`` is not identified and stays at its prior.
 
 References:
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from closedloop.errors import ConfigurationError
-from closedloop.stats.waterfill import Curves
+from closedloop.stats.concave import Curves
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
