@@ -129,3 +129,14 @@ def test_a_part_keeps_what_it_shares(outcomes):
     np.testing.assert_array_equal(part.shared, found.shared[at])
     np.testing.assert_array_equal(part.caused_share.estimate, found.caused_share.estimate[at])
     assert part.caused_by == tuple(found.caused_by[i] for i in at)
+
+
+def test_missing_tags_leave_an_identified_set_and_no_warning(outcomes_of):
+    """Arms without all their tags take part as what could belong to others: intervals widen and say so, and nothing overflows."""
+    clicks = np.full((3, 12), 100.0)
+    arms = [("meta", "broad"), ("meta", "lookalike"), ("meta", None)]
+    with np.errstate(over="raise", invalid="raise"):
+        found = classify(outcomes_of(arms, clicks, clicks * 0.04, spend=clicks, columns=COLUMNS))
+    whole = classify(outcomes_of(arms[:2], clicks[:2], clicks[:2] * 0.04, spend=clicks[:2], columns=COLUMNS))
+    assert found.rate.kind == "identified"
+    assert (found.rate.high / found.rate.low > whole.rate.high / whole.rate.low).all()

@@ -276,7 +276,7 @@ def _recent_price(outcomes: Outcomes, evidence: Evidence, main: npt.NDArray[np.i
 
     def ages(arm: npt.NDArray[np.int32], day: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], FloatArray]:
         unit = place[arm]
-        return unit, np.where(unit >= 0, evidence.watermark_day[unit], 0.0) - day
+        return unit, np.where(unit >= 0, evidence.watermark_day[unit] - day, 0.0)
 
     (unit, age), (spender, since) = ages(c.arm, c.day), ages(s.arm, s.day)
     settled = np.zeros(n + 1, dtype=np.bool_)  # arms with a whole day behind them; one that is not over has paid for what comes later
