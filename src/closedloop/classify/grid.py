@@ -52,19 +52,16 @@ class AgeGrid:
             rows = order if rows is None else rows[order]
             arm, day = arm[order], day[order]
         n = len(marks)
-        start = np.append(0, np.cumsum(np.bincount(arm, minlength=n))).astype(np.intp)
         mark = marks.astype(np.int64)
         same = bool((mark == mark[0]).all()) if n else True
+        width = len(arm) // max(n, 1)
+        if same and 0 < width <= _RANGE and _regular(arm, day, n, width):
+            ages = mark[0] - day[:width].astype(np.float64)
+            return cls(start=np.arange(n + 1, dtype=np.intp) * width, rows=rows, ages=ages, age=None)
+        start = np.append(0, np.cumsum(np.bincount(arm, minlength=n))).astype(np.intp)
         age = mark[0] - day if same and n else mark[arm] - day
         oldest, newest = (int(age.max()), int(age.min())) if len(age) else (0, 0)
-        width = oldest - newest + 1
-        if width <= _RANGE:
-            ages = np.arange(oldest, newest - 1, -1, dtype=np.int64)
-            regular = len(arm) == n * width and bool((np.diff(start) == width).all())
-            if regular and bool((age.reshape(n, width) == ages).all()):
-                return cls(start=start, rows=rows, ages=ages.astype(np.float64), age=None)
-        else:
-            ages = np.unique(age)[::-1]
+        ages = np.arange(oldest, newest - 1, -1) if oldest - newest < _RANGE else np.unique(age)[::-1]
         return cls(start=start, rows=rows, ages=ages.astype(np.float64), age=age.astype(np.int64))
 
     def cuts(self, arms: Index) -> Iterator[tuple[slice, Cut]]:
@@ -90,6 +87,17 @@ class AgeGrid:
             column = width - 1 - np.searchsorted(self.ages[::-1], age)
         cell = np.repeat(np.arange(len(arms)) * width, length) + column
         return Cut(grid=self, arms=arms, whole=False, rows=place if self.rows is None else self.rows[place], cell=cell)
+
+
+def _regular(arm: npt.NDArray[np.integer], day: npt.NDArray[np.integer], n: int, width: int) -> bool:
+    """Whether every one of ``n`` arms (sorted) has the same ``width`` days one after the other."""
+    if len(arm) != n * width:
+        return False
+    arms, days = arm.reshape(n, width), day.reshape(n, width)
+    each = np.arange(n)
+    if not (bool((arms[:, 0] == each).all()) and bool((arms[:, -1] == each).all()) and bool((np.diff(days[0]) == 1).all())):
+        return False
+    return bool((days == days[0]).all())
 
 
 @attrs.frozen(kw_only=True, eq=False)

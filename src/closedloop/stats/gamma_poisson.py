@@ -72,9 +72,13 @@ def gamma_quantile_start(probit: FloatArray, shape: FloatArray) -> FloatArray:
         shape: Gamma shapes, broadcastable.
     """
     root = 1.0 - 1.0 / (9.0 * shape) + probit / (3.0 * np.sqrt(shape))
-    with np.errstate(under="ignore"):
-        power = np.exp((np.log(special.ndtr(probit)) + special.gammaln(shape + 1.0)) / shape)
-    return np.asarray(np.where(root > 0.3, shape * root**3, power))
+    out = np.asarray(shape * root**3)
+    few = root <= 0.3
+    if few.any():
+        s, z = (np.broadcast_to(v, root.shape)[few] for v in (shape, probit))
+        with np.errstate(under="ignore"):
+            out[few] = np.exp((np.log(special.ndtr(z)) + special.gammaln(s + 1.0)) / s)
+    return out
 
 
 def mixture_quantile(level: float | FloatArray, shape: FloatArray, rate: FloatArray, weight: FloatArray) -> FloatArray:
