@@ -132,6 +132,7 @@ def test_an_unreachable_platform_is_held_and_the_others_go_on() -> None:
     report = loop.run_cycle(rows_of(3), now=now_of(3))
     assert not report.plan.decisions
     assert {h.reason for h in report.plan.holds} == {"integration"}
+    assert [f.scope for f in report.health.findings if f.severity == "critical"] == ["sim"]
     assert report.outcomes.n_conversions == 4 * (60 + 12)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from closedloop import AttributionWindow, ClosedLoop, Constraints
 from closedloop.health import Thresholds
-from closedloop.simulation import MissingTags, Simulator, WindowMismatch, WrongAttribution, small
+from closedloop.simulation import MissingTags, Outage, Simulator, WindowMismatch, WrongAttribution, small
 
 pytestmark = pytest.mark.skipif(os.environ.get("CLOSEDLOOP_FULL") != "1", reason="CLOSEDLOOP_FULL=1 runs whole loops under faults")
 BEGINS, DAYS = 24, 42
@@ -49,6 +49,26 @@ def test_a_failure_is_found_and_holds_the_loop(faults, name, within):
     held = [r.advice == "hold" for r in reports[found:]]
     assert sum(held) >= (0.8 if name == "wrong_attribution" else 1.0) * len(held)
     assert all(d.moves == 0 for d, r in zip(run.days, reports, strict=True) if r.advice == "hold")
+
+
+def test_an_outage_is_named_and_forgotten():
+    """Platforms that cannot be reached for four days are named from the first night; a week after they are back the loop is run again."""
+    run, reports = _run([Outage(from_day=BEGINS, days=4.0)], Thresholds(minimum_volume=0.0))
+    down = [any(f.name == "integrations" and f.severity == "critical" for f in r.findings) for r in reports]
+    nights = range(BEGINS - 1, BEGINS + 3)  # the cycle of a day runs in the night after it
+    assert down == [day in nights for day in range(DAYS)]
+    assert not any(run.days[night].moves for night in nights)
+    assert {r.advice for r in reports[BEGINS + 11 :]} == {"run"}
+
+
+def test_low_volume_is_left_to_a_person():
+    """At a tenth of the budget no campaign has the volume: the advice is never to run once a week is over, and no budget moves."""
+    simulator = Simulator(small(total=140.0, organic=1.5), 3, ticks=(timedelta(hours=1),))
+    loop = ClosedLoop(window=AttributionWindow(click="7d", view="1d"), platforms=simulator.platforms, constraints=Constraints(total=140.0))
+    reports = []
+    run = simulator.run(loop, 28, progress=lambda done, days, day: reports.append(day.report.health))
+    assert "run" not in {r.advice for r in reports[7:]}
+    assert sum(d.moves for d in run.days) == 0
 
 
 def test_a_loop_without_checks_goes_on():

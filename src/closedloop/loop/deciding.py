@@ -94,6 +94,29 @@ def check_platforms(platforms: Mapping[str, Any], now: datetime) -> list[Finding
     return found
 
 
+def unreachable(signals: Signals, unreadable: Mapping[Arm, str], platforms: Mapping[str, Any], level: float) -> list[Finding]:
+    """Return a critical finding for every platform of which no budget could be read: its arms are held while the others go on."""
+    if "platform" not in signals.arms.columns:
+        return []
+    at = signals.arms.columns.index("platform")
+    by_platform: dict[str, list[Arm]] = {}
+    for arm in signals.arms:
+        by_platform.setdefault(str(arm[at]), []).append(arm)
+    return [
+        Finding(
+            name="integrations",
+            severity="critical",
+            scope=name,
+            measured=Interval(low=0.0, estimate=0.0, high=0.0, level=level, kind="credible"),  # counted: the share that was read
+            threshold=1.0,
+            evidence=f"none of the {len(arms)} budgets of {name} could be read: {unreadable[arms[0]]}",
+            mend="mend the connection; its budgets stand as they are, and are read again in the next cycle",
+        )
+        for name, arms in by_platform.items()
+        if name in platforms and all(arm in unreadable for arm in arms)
+    ]
+
+
 def differences(found: Reconciliation) -> list[Finding]:
     """Return a warning for every target at which something else stands than intended; the next plan starts from what stands."""
     agreeing = len(found) - len(found.differing)

@@ -29,7 +29,16 @@ from closedloop.interfaces import AttributionFeedback, Classifier, Decider, Exec
 from closedloop.ledger import MemoryLedger, SqliteLedger, decode, encode
 from closedloop.loop.checks import over_credit, refuse_nonsense
 from closedloop.loop.cycle import CycleReport, Mode
-from closedloop.loop.deciding import campaign_holds, check_platforms, decide, differences, informed, read_budgets, reason_to_hold
+from closedloop.loop.deciding import (
+    campaign_holds,
+    check_platforms,
+    decide,
+    differences,
+    informed,
+    read_budgets,
+    reason_to_hold,
+    unreachable,
+)
 from closedloop.loop.evidence import pack
 from closedloop.loop.holdouts import Holdout, HoldoutPolicy, Holdouts
 from closedloop.loop.recording import approval_entry, cycle_entry, identity_entry, lift_entry, mode_entry, plan_entry, revert_entry
@@ -41,6 +50,7 @@ from closedloop.records.decision import Constraints, Plan, Target
 from closedloop.records.feedback import Finding, HealthReport
 from closedloop.records.lift import LiftResult
 from closedloop.records.moments import to_us
+from closedloop.records.money import Money
 from closedloop.records.quarantine import Ingested
 from closedloop.records.signal import Signals
 from closedloop.records.tags import TagSchema
@@ -240,11 +250,15 @@ class ClosedLoop:
                 troubles = [*check_platforms(self.platforms, now), *self._reconciled(now)]
                 self._checked = not any(f.severity == "critical" for f in troubles)  # asked again until it is mended
                 findings = (*findings, *troubles)
-            findings = (*findings, *over_credit(outcomes, self.thresholds.level))
+            rates = rates_on(self.rates, to_us(now))
+            budgets, unreadable = read_budgets(self.platforms, self.targets, signals, now, outcomes.currency, rates)
+            level = self.thresholds.level
+            findings = (*findings, *over_credit(outcomes, level), *unreachable(signals, unreadable, self.platforms, level))
             out.append(self._assess(ingested, signals, recent, findings, now))
             health: HealthReport = out[0]
         with self._room("decide", timings) as out:
-            plan, note, evidence = self._plan(cycle, signals, health, now)
+            foreign = {m.currency: rates[m.currency] for m in (budgets or {}).values() if m.currency in rates}
+            plan, note, evidence = self._plan(cycle, signals, health, now, budgets, unreadable, foreign)
             out.append(plan)
         receipts = Receipts()
         recorded = plan_entry(cycle, plan, self.mode, now)
@@ -321,19 +335,25 @@ class ClosedLoop:
 
     # ---------------------------------------------------------------- deciding
 
-    def _plan(self, cycle: int, signals: Signals, health: HealthReport, now: datetime) -> tuple[Plan, str, bytes | None]:
+    def _plan(
+        self,
+        cycle: int,
+        signals: Signals,
+        health: HealthReport,
+        now: datetime,
+        budgets: Mapping[Arm, Money] | None,
+        unreadable: Mapping[Arm, str],
+        rates: Mapping[str, float],
+    ) -> tuple[Plan, str, bytes | None]:
         recorded = self.ledger.newest("plan", subject=f"cycle {cycle}")
         if recorded:
             return decode(recorded[0].entry.body["plan"]), "resumed: the plan recorded before the interruption stands", None
-        rates, own = rates_on(self.rates, to_us(now)), signals.outcomes.currency
-        budgets, unreadable = read_budgets(self.platforms, self.targets, signals, now, own, rates)
-        foreign = {m.currency: rates[m.currency] for m in (budgets or {}).values() if m.currency != own and m.currency in rates}
         hold, note = reason_to_hold(self.paused, health)
         override = {
             "unreadable": [[list(arm), why] for arm, why in unreadable.items()],
             "held": [[list(arm), *words] for arm, words in campaign_holds(signals, health).items()],
             "hold": hold,
-            **({"rates": foreign} if foreign else {}),
+            **({"rates": dict(rates)} if rates else {}),
         }
         added = {"cycle": cycle, "seed": self.seed, "mode": self.mode, "override": override}
         plan = decide(self.decider, signals, budgets, horizon=self.horizon, now=now, cycle=cycle, added=added)
