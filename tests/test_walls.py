@@ -62,6 +62,7 @@ def test_nothing_else_lies_at_the_top() -> None:
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
     expected = {
-        ".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "benchmarks", "docs", "pyproject.toml", "src", "tests",
+        ".ci", ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "LICENSE", "README.md", "benchmarks", "docs", "pyproject.toml",
+        "src", "tests",
     }  # fmt: skip
     assert set(listed.stdout.split()) <= expected
