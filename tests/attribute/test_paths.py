@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -82,6 +83,17 @@ def test_many_states_take_the_sparse_road_to_the_same_answer(monkeypatch):
     sparse = attribute_paths(counts_of(rows), "markov", order=3, replicates=20)
     assert sparse.removal_effect.estimate == pytest.approx(dense.removal_effect.estimate, abs=1e-10)
     assert sparse.value.high == pytest.approx(dense.value.high, abs=1e-8)
+
+
+def test_as_many_states_as_channels_does_not_make_them_the_channels():
+    """With one channel that no journey uses, a chain of order 2 has two states of the other channel: the answer stays as without it."""
+    used = PathCounts.of([["b"], ["b", "b"]], conversions=[1, 1])
+    spare = attrs.evolve(used, channels=np.array(["a", "b"], dtype=object), codes=used.codes + 1)
+    alone = attribute_paths(used, "markov", order=2, replicates=50, rng=np.random.default_rng(1)).conversions
+    beside = attribute_paths(spare, "markov", order=2, replicates=50, rng=np.random.default_rng(1)).conversions
+    assert alone.low[0] >= 0.0
+    assert (beside.low[1], beside.estimate[1], beside.high[1]) == (alone.low[0], alone.estimate[0], alone.high[0])
+    assert (beside.low[0], beside.high[0]) == (0.0, 0.0)
 
 
 def shapley_by_orderings(game, n):

@@ -18,7 +18,12 @@ def test_an_interrupted_demo_leaves_a_consistent_ledger(tmp_path: Path) -> None:
     """Interrupted while it runs: status 130, one line and no traceback; every record verifies, and the next cycle runs."""
     command = [sys.executable, "-m", "closedloop", "demo", "--weeks", "30", "--out", str(tmp_path)]
     started = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background has it ignored, and hands that on
     )
     file = tmp_path / "loop.db"
     try:

@@ -135,7 +135,8 @@ def removal_effects(links: Chain, steps: Steps, n_channels: int) -> tuple[FloatA
     Returns:
         Shapes (..., C), (..., C) and (...): shares of conversions (of revenue) lost without the channel, in [0, 1]; 0 without any.
     """
-    if steps.moves.ndim == 2 and links.n_states == n_channels and len(steps.moves) * n_channels**2 <= 4_000_000:
+    one_each = links.n_states == n_channels and bool((links.ends == np.arange(n_channels)).all())  # the states are the channels
+    if steps.moves.ndim == 2 and one_each and len(steps.moves) * n_channels**2 <= 4_000_000:
         return _all_at_once(links, steps)
     if steps.moves.ndim == 2:
         parts = [
