@@ -25,10 +25,10 @@ def read(count, exposures, **more):
 
 
 def rows(*tests):
-    """Return tests (arm, exposures, control, odds, beyond, effect, error) as a table; backgrounds stay where they are."""
-    columns = np.array([(*t, 0.0) for t in tests], dtype=float).T
-    names = ("exposures", "control", "odds", "beyond", "effect", "error", "moved")
-    return Measured(arm=columns[0].astype(int), **dict(zip(names, columns[1:], strict=True)))
+    """Return tests (arm, exposures, control, odds, beyond, effect, error[, level]) as a table; backgrounds move as their level says."""
+    columns = np.array([(*t, 1.0)[:8] for t in tests], dtype=float).T
+    names = ("exposures", "control", "odds", "beyond", "effect", "error", "level")
+    return Measured(arm=columns[0].astype(int), moved=np.zeros(len(tests)), **dict(zip(names, columns[1:], strict=True)))
 
 
 def ranks(worlds, tested, seed=1):
@@ -48,8 +48,9 @@ def ranks(worlds, tested, seed=1):
         tests = []
         for a in np.flatnonzero(rng.random(16) < 0.5 * tested):
             beyond = rng.poisson(0.4 * n[a] * (max((v[a] - 1) * r[a], 0) + 0.3 * b[a]))
-            mean = 0.4 * n[a] * (b[a] - (v[a] - 1) * r[a] + max((v[a] - 1) * r[a], 0) + 0.3 * b[a])
-            tests.append((a, 0.4 * n[a], rng.poisson(max(mean, 0.0) / 4.0), 4.0, beyond, np.nan, np.nan))
+            level = np.exp(rng.normal(0.0, 0.5))
+            mean = 0.4 * n[a] * (level * b[a] - (v[a] - 1) * r[a] + max((v[a] - 1) * r[a], 0) + 0.3 * b[a])
+            tests.append((a, 0.4 * n[a], rng.poisson(max(mean, 0.0) / 4.0), 4.0, beyond, np.nan, np.nan, level))
         measured = rows(*tests) if tests else Measured.nothing()
         out = read(rng.poisson(n * (r + b)), n, kind=kind, priors=PRIORS, platform=platform, measured=measured, rng=rng)
         found.append((out.caused < v * r).mean(axis=0))

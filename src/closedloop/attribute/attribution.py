@@ -24,7 +24,7 @@ from closedloop.attribute.event_credit import arm_intervals, channel_credit
 from closedloop.attribute.global_credit import GLOBAL
 from closedloop.attribute.heuristics import Rule
 from closedloop.attribute.intervals import credit_intervals
-from closedloop.attribute.journeys import Credits, join, journeys_of, last_touch, own_credits, rule_credits
+from closedloop.attribute.journeys import Credits, join, journeys_of, last_touch, own_credits, participations, rule_credits
 from closedloop.attribute.path_credit import RULES, rule_of
 from closedloop.attribute.pathbook import PathBook
 from closedloop.attribute.rewindow import rewindow
@@ -39,7 +39,7 @@ from closedloop.records.batch import EventBatch
 from closedloop.records.interval import FloatArray, Intervals
 from closedloop.records.moments import US_PER_DAY, format_duration, parse_duration, to_us
 from closedloop.records.money import MICROS
-from closedloop.records.outcomes import Cohorts, DelayCurve, Outcomes, SpendDays
+from closedloop.records.outcomes import Cohorts, ConversionDays, DelayCurve, Outcomes, SpendDays
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import TOUCH_KINDS, AttributionWindow
 from closedloop.stats.delay import maturity, reach
@@ -111,6 +111,8 @@ class WindowedAttribution:
         delay_groups: Tags of the arm that make groups with a delay curve of their own, shrunk to the pooled one; platform, where it is one,
             when None.
         keep: How long events are kept as rows at least, so that `rewindow` can go on with another window or model.
+        participation: Also return ``Outcomes.participation``: what each arm took part in, whoever is credited. Days that a state settled
+            before it was asked for stand there as they were credited.
 
     Raises:
         ConfigurationError: An argument is not valid.
@@ -137,6 +139,7 @@ class WindowedAttribution:
         replicates: int = 200,
         delay_groups: Sequence[str] | None = None,
         keep: str | timedelta = "0d",
+        participation: bool = False,
     ) -> None:
         if isinstance(model, str) and model not in MODELS:
             mend = "give a function of Touches, or use attribute_paths(event_paths(...))"
@@ -170,6 +173,7 @@ class WindowedAttribution:
         self._delay_groups = tuple(delay_groups)
         self._model = model
         self._direct = tuple(direct)
+        self._participation = participation
         self._half_life, self._ends = parse_duration(half_life, "half_life") / _DAY, ends
         if model not in GLOBAL:
             self._rule(["?"])  # says now what is wrong with the options
@@ -208,16 +212,24 @@ class WindowedAttribution:
         limits = self.window.limits_us()
         own = own_credits(before.rows, limits)
         group = groups_of(before.arms, self._delay_groups)[2]
+        journeys = None
         if self._model not in GLOBAL:
-            settled, open_part = settle(before, join([own, self._matched(before, limits)]), group)
-            return self._outcomes(settled, open_part, self._clock(settled, now_us))
-        names, code = channel_codes(before.arms, self._channel)
-        j = journeys_of(before.rows, limits)
-        until = max(before.watermark.values(), default=0)
-        journeys, rows = whole_journeys(before.rows, j, own, names, code, limits, closed_before(before), until)
-        units = join([own, unit_credits(before.rows, j, code)])
-        settled, open_part = settle(attrs.evolve(before, rows=rows), units, group, journeys)
-        return self._outcomes(settled, open_part, self._clock(settled, now_us))
+            credits = join([own, self._matched(before, limits)])
+        else:
+            names, code = channel_codes(before.arms, self._channel)
+            j = journeys_of(before.rows, limits)
+            until = max(before.watermark.values(), default=0)
+            journeys, rows = whole_journeys(before.rows, j, own, names, code, limits, closed_before(before), until)
+            credits = join([own, unit_credits(before.rows, j, code)])
+            before = attrs.evolve(before, rows=rows)
+        settled, open_part = settle(before, credits, group, journeys)
+        clock = self._clock(settled, now_us)
+        if not self._participation:
+            return self._outcomes(settled.without_participation(), open_part, clock)
+        joined, open_joined = settle(before.of_participation(), join([own, participations(before.rows, limits)]), group)
+        settled = attrs.evolve(settled, joined=joined.cohorts, joined_delays=joined.delays)
+        outcomes = self._outcomes(settled, open_part, clock)
+        return attrs.evolve(outcomes, participation=self._outcomes(joined, open_joined, clock, participation=True))
 
     def _matched(self, state: AttributionState, limits: IntArray) -> Credits:
         if self._model == "last":  # clicks before views, and no need to list whole journeys
@@ -284,7 +296,7 @@ class WindowedAttribution:
             until = np.where(credits_itself, until, feed)
         return _Clock(until=until if now_us is None else np.minimum(until, now_us), newest=newest // US_PER_DAY)
 
-    def _outcomes(self, state: AttributionState, now_open: Open, clock: _Clock) -> Outcomes:
+    def _outcomes(self, state: AttributionState, now_open: Open, clock: _Clock, *, participation: bool = False) -> Outcomes:
         cohorts = Table.add([state.cohorts, now_open.cohorts])
         arm, day, kind = (cohorts.keys[name] for name in ("arm", "day", "kind"))
         closed = clock.newest - self._terms.lateness - self.window.longest_days
@@ -307,18 +319,18 @@ class WindowedAttribution:
                 if found.by_group:
                     by_group[name] = dict(found.by_group)
         mature[day < closed] = 1.0
-        n_conversions = int(state.days.sums["conversions"].sum()) + now_open.n_conversions
-        n_uncredited = int(state.days.sums["uncredited"].sum()) + now_open.n_uncredited
+        seen = {name: state.days.sums[name] for name in ("conversions", "uncredited")}
+        days = Table.add([Table(keys=state.days.keys, sums=seen), now_open.days])
         sums = cohorts.sums
         credit, credit_squared = sums["credit"] / ONE, sums["credit_squared"] / ONE
         value, value_squared = sums["value"] / MICROS, np.asarray(sums["value_squared"], dtype=np.float64)
         intervals = None
-        if self._model in GLOBAL:
+        if self._model in GLOBAL and not participation:
             factor, intervals = self._scaled(state, now_open, arm, credit, credit_squared, value)
             credit, credit_squared = credit * factor[0][arm], credit_squared * factor[0][arm] ** 2
             value, value_squared = value * factor[1][arm], value_squared * factor[1][arm] ** 2
         spend = Table.add([state.spend, now_open.spend])
-        compact = state.compact()
+        compact = None if participation else state.compact()
         # An arm without exposure or spend is only a conversion's own lack of tags: nothing to rank or to hold.
         shown = np.unique(np.concatenate([arm, spend.keys["arm"]]))
         position = np.full(len(state.arms), -1, dtype=np.int32)
@@ -345,14 +357,15 @@ class WindowedAttribution:
             if intervals is None
             else intervals.take(shown),
             conversion_type=self._terms.conversion_type,
-            model=self._terms.model,
+            model="participation" if participation else self._terms.model,
             currency=state.currency,
             watermark=dict(state.watermark),
             revision=state.revision,
-            n_conversions=n_conversions,
-            n_uncredited=n_uncredited,
+            n_conversions=int(days.sums["conversions"].sum()),
+            n_uncredited=int(days.sums["uncredited"].sum()),
+            daily=ConversionDays.of(days.keys["day"], days.sums["conversions"], days.sums["uncredited"]),
             n_too_late=state.n_too_late,
-            state=compact,
+            state=None if participation else compact,
             delay_by_group=by_group,
         )
 

@@ -102,7 +102,7 @@ class Open:
         cohorts: Sums of the cohorts that are not settled.
         entries: Their credits, one by one; ``is_open`` tells which of them are not settled.
         spend: Open spend by arm and day.
-        n_conversions, n_uncredited: Among open conversions.
+        days: Open conversions by day, and the uncredited among them.
         book: Open journeys, empty for models that look at one journey at a time.
     """
 
@@ -110,8 +110,7 @@ class Open:
     entries: Entries
     is_open: npt.NDArray[np.bool_]
     spend: Table
-    n_conversions: int
-    n_uncredited: int
+    days: Table
     book: PathBook
 
 
@@ -174,8 +173,7 @@ def settle(state: AttributionState, credits: Credits, group: IntArray, journeys:
         entries=entries,
         is_open=still_open,
         spend=_spend(rows, spend & ~leaves),
-        n_conversions=int(rows.quantity[conversion & ~leaves].sum()),
-        n_uncredited=int(rows.quantity[conversion & ~leaves & ~credited].sum()),
+        days=_conversions(rows, conversion & ~leaves, credited),
         book=still,
     )
     return _expire(state, today, closed), result
@@ -183,6 +181,11 @@ def settle(state: AttributionState, credits: Credits, group: IntArray, journeys:
 
 def _spend(rows: Rows, mask: npt.NDArray[np.bool_]) -> Table:
     return Table.of({"arm": rows.arm[mask], "day": rows.day[mask]}, {"spend": rows.cost[mask]})
+
+
+def _conversions(rows: Rows, mask: npt.NDArray[np.bool_], credited: npt.NDArray[np.bool_]) -> Table:
+    quantity = rows.quantity[mask]
+    return Table.of({"day": rows.day[mask]}, {"conversions": quantity, "uncredited": np.where(credited[mask], 0, quantity)})
 
 
 def _expire(state: AttributionState, today: int | None, closed: int) -> AttributionState:

@@ -37,7 +37,7 @@ class Incrementality:
     Args:
         arms: The arms.
         attributed: Credited conversions.
-        share: ``iota``, caused over attributed.
+        share: ``iota``, caused over attributed conversions; over those the arm took part in, where the outcomes say which.
         caused: Caused conversions.
         source: Per arm, ``test`` or the name of the prior.
     """
@@ -92,8 +92,8 @@ def incremental(
 ) -> Incrementality:
     """Return caused conversions with intervals beside attributed ones, over all kept days.
 
-    Credit is caused conversions and a background per click (`closedloop.stats.background`), the same split that `BayesClassifier` makes of
-    recent rates.
+    What an arm took part in (what is credited to it, where the outcomes do not say) is caused conversions and a background per click
+    (`closedloop.stats.background`), the same split that `BayesClassifier` makes of recent rates.
 
     Args:
         outcomes: Attributed outcomes.
@@ -108,17 +108,18 @@ def incremental(
     """
     known = known or CausalEvidence()
     known = attrs.evolve(known, tests=[*known.tests, *tests])
-    arms, c = outcomes.arms, outcomes.cohorts
+    source = outcomes.participation or outcomes
+    arms, c = outcomes.arms, source.cohorts
     n, mature = len(arms), c.exposures * c.maturity
     clicks, views = (np.bincount(c.arm, mature * (c.kind == kind), n).astype(np.float64) for kind in (0, 1))
     exposures, credit = np.where(clicks > 0, clicks, views), np.bincount(c.arm, c.credit, n).astype(np.float64)
     k, mu = np.full(n, _K), np.full(n, (credit.sum() + _K) / max(exposures.sum(), 1.0))
     shape, rate = credit + k, exposures + k / mu
-    measured, covered = measured_by(known, arms, exposures, shape / rate)
+    measured, covered = measured_by(known, outcomes, arms, exposures, shape / rate)
     types, said = list(known.priors), known.types(arms)
     found = split(
         shape[:, None], rate[:, None], np.ones((n, 1)), k=k, mu=mu, kind=np.array([types.index(t) for t in said], dtype=np.int64),
-        priors=[known.priors[t] for t in types], view=known.unseen, measured=measured, size=draws,
+        priors=[known.priors[t] for t in types], view=known.view(participation=source is not outcomes), measured=measured, size=draws,
         platform=arms.column("platform").codes.astype(np.int64).clip(0) if "platform" in arms.columns else np.zeros(n, dtype=np.int64),
         rng=rng if rng is not None else np.random.default_rng(0),
     )[0]  # fmt: skip

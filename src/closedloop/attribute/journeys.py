@@ -205,6 +205,34 @@ def rule_credits(rows: Rows, limits: IntArray, rule: Rule) -> Credits:
     return Credits(conversion=row[kept], touch=j.touch[kept], kind=kind[kept], day=day[kept], weight=weight[kept], value=value[kept])
 
 
+def participations(rows: Rows, limits: IntArray) -> Credits:
+    """Return every arm in a matched conversion's journey with the whole conversion: shares sum to more than 1 on purpose.
+
+    What an arm causes are conversions that it took part in, whoever is credited with them. An arm with several touches takes part by its
+    last click inside the window, or its last view where it has no click there.
+
+    Args:
+        rows: Open rows.
+        limits: Windows in microseconds by touch kind, -1 where switched off.
+    """
+    j = journeys_of(rows, limits)
+    arm, view = rows.arm[j.touch].astype(np.int64), rows.kind[j.touch] != CLICK
+    pair = j.journey * (int(arm.max(initial=0)) + 2) + arm  # an arm may be -1, of a touch without any tag
+    order = np.lexsort((~view, pair))  # views first, each kind in order of time: the last of a pair is the last click
+    last = np.ones(len(order), dtype=np.bool_)
+    last[:-1] = pair[order][1:] != pair[order][:-1]
+    kept = np.sort(order[last])
+    row, touch = j.conversions[j.journey[kept]], j.touch[kept]
+    return Credits(
+        conversion=row,
+        touch=touch,
+        kind=view[kept].astype(np.int64),
+        day=rows.at[touch] // US_PER_DAY,
+        weight=np.full(len(kept), ONE, dtype=np.int64),
+        value=rows.value[row],
+    )
+
+
 def parts_of(share: npt.NDArray[np.float64], touches: Touches, whole: IntArray) -> IntArray:
     """Return whole numbers in proportion to the shares that sum exactly to each journey's ``whole``; the largest takes the rest."""
     if not len(share):

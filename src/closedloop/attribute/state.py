@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -41,7 +41,7 @@ from closedloop.records.batch import NO_TIME
 from closedloop.records.moments import US_PER_DAY
 from closedloop.records.window import AttributionWindow
 
-_FORMAT, _FIRST_FORMAT = "closedloop-attribution-2", "closedloop-attribution-1"
+_FORMAT, _SECOND_FORMAT, _FIRST_FORMAT = (f"closedloop-attribution-{n}" for n in (3, 2, 1))
 
 
 @attrs.frozen(kw_only=True)
@@ -113,6 +113,7 @@ class AttributionState:
         rows: The open rows.
         cohorts: Settled sums by arm, day and touch kind.
         delays: Settled credit by day, touch kind, group of arms and delay bin.
+        joined, joined_delays: The same two of participation; empty where it is not kept.
         spend: Settled spend by arm and day.
         days: Settled by day of the event: conversions, uncredited ones, rows dropped, rows refused beyond those once accepted.
         book: Settled journeys by day; empty for models that look at one journey at a time.
@@ -128,6 +129,8 @@ class AttributionState:
     rows: Rows
     cohorts: Table
     delays: Table
+    joined: Table
+    joined_delays: Table
     spend: Table
     days: Table
     book: PathBook
@@ -146,6 +149,8 @@ class AttributionState:
             rows=Rows.empty(),
             cohorts=empty(COHORT_KEYS, COHORT_SUMS),
             delays=empty(DELAY_KEYS, DELAY_SUMS),
+            joined=empty(COHORT_KEYS, COHORT_SUMS),
+            joined_delays=empty(DELAY_KEYS, DELAY_SUMS),
             spend=empty(SPEND_KEYS, SPEND_SUMS),
             days=empty(DAY_KEYS, DAY_SUMS),
             book=PathBook.empty(),
@@ -173,6 +178,7 @@ class AttributionState:
             arms=arms,
             rows=attrs.evolve(self.rows, arm=position[self.rows.arm].astype(np.int32)),
             cohorts=self.cohorts.renamed("arm", position),
+            joined=self.joined.renamed("arm", position),
             spend=self.spend.renamed("arm", position),
         )
 
@@ -193,6 +199,15 @@ class AttributionState:
         table = Arms(columns=arms.columns, codes=np.stack(codes, axis=1).astype(np.int32), vocabs=tuple(vocabs))
         return self.with_arms(table, position)
 
+    def of_participation(self) -> AttributionState:
+        """Return the state with the sums of participation as its sums; what settled before they were asked for stands as credited."""
+        return attrs.evolve(self, cohorts=self.joined, delays=self.joined_delays) if len(self.joined) else self
+
+    def without_participation(self) -> AttributionState:
+        """Return the state without the sums of participation."""
+        blank = AttributionState.start(self.terms)
+        return attrs.evolve(self, joined=blank.joined, joined_delays=blank.joined_delays)
+
     def merge(self, other: AttributionState) -> AttributionState:
         """Return what one attribution fed with both would remember; see the law of this file for when that is exact.
 
@@ -211,6 +226,8 @@ class AttributionState:
             rows=Rows.union([a.rows, b.rows]),
             cohorts=Table.add([a.cohorts, b.cohorts]),
             delays=Table.add([a.delays, b.delays]),
+            joined=Table.add([a.joined, b.joined]),
+            joined_delays=Table.add([a.joined_delays, b.joined_delays]),
             spend=Table.add([a.spend, b.spend]),
             days=Table.add([a.days, b.days]),
             book=PathBook.add([a.book, b.book]),
@@ -268,6 +285,8 @@ class AttributionState:
             header = json.loads(arrays["header"].tobytes())
             if header["format"] == _FIRST_FORMAT:
                 _upgrade(header, arrays)
+            if header["format"] in (_FIRST_FORMAT, _SECOND_FORMAT):
+                arrays |= _blank("joined", COHORT_KEYS, COHORT_SUMS) | _blank("joined_delays", DELAY_KEYS, DELAY_SUMS)
             elif header["format"] != _FORMAT:
                 raise InputError("the state has another format", "format", header["format"], "start without state", (_FORMAT,))
             terms = _terms_from_json(header["terms"])
@@ -298,7 +317,7 @@ class AttributionState:
         )
 
 
-_TABLES = ("cohorts", "delays", "spend", "days", "late")
+_TABLES = ("cohorts", "delays", "joined", "joined_delays", "spend", "days", "late")
 _BOOK = ("key", "lengths", "codes")
 
 
@@ -318,6 +337,11 @@ def _upgrade(header: Mapping[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> 
     arrays.update({f"book.{name}": getattr(blank, name) for name in _BOOK})
     arrays.update({f"paths.k.{name}": blank.counts.keys[name] for name in PATH_KEYS})
     arrays.update({f"paths.s.{name}": blank.counts.sums[name] for name in PATH_SUMS})
+
+
+def _blank(name: str, keys: Sequence[str], sums: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    table = empty(keys, sums)
+    return {f"{name}.k.{n}": v for n, v in table.keys.items()} | {f"{name}.s.{n}": v for n, v in table.sums.items()}
 
 
 def _table(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> Table:

@@ -98,18 +98,20 @@ class BayesClassifier:
         """
         check_window(self.window, outcomes)
         now_us = None if now is None else to_us(now)
-        hazard, evidence, group, names = self._gathered(outcomes, now_us)
+        told = isinstance(self.incrementality, CausalEvidence)
+        source = outcomes.participation if told and outcomes.participation is not None else outcomes
+        hazard, evidence, group, names = self._gathered(source, now_us)
         rates = {
-            name: fit_rates(outcomes, e, group, len(names), outcomes.delay.get(name), hazard=hazard, seed=self.seed)
+            name: fit_rates(source, e, group, len(names), source.delay.get(name), hazard=hazard, seed=self.seed)
             if learned is None
-            else rates_given(learned[name], outcomes, e, group)
+            else rates_given(learned[name], source, e, group)
             for name, e in evidence.kinds.items()
         }
         title = f"BayesClassifier(level={self.level:g})"
         caused = None
         if isinstance(self.incrementality, CausalEvidence):
             caused = caused_rates(
-                outcomes, evidence, rates, group, self.incrementality, hazard=hazard, level=self.level, seed=self.seed
+                outcomes, source, evidence, rates, group, self.incrementality, hazard=hazard, level=self.level, seed=self.seed
             )  # fmt: skip
             evidence, rates = caused.evidence, caused.rates
             tests = len(self.incrementality.tests)
@@ -118,7 +120,7 @@ class BayesClassifier:
             mean, variance = factors(evidence, self.incrementality)
             rates = {name: r.scaled(mean, variance, SLICES) for name, r in rates.items()}
             title = f"BayesClassifier(level={self.level:g}, caused)"
-        return assemble(
+        signals = assemble(
             outcomes,
             evidence,
             rates,
@@ -128,6 +130,11 @@ class BayesClassifier:
             classifier=title,
             caused=caused,
         )
+        if source is outcomes:
+            return signals
+        credited = self._gathered(outcomes, now_us)[1]  # a pace of conversions counts each once
+        weekly = np.sum([e.weekly for e in credited.kinds.values()], axis=0)[np.argsort(credited.canonical)]
+        return attrs.evolve(signals, weekly_conversions=weekly)
 
     def _gathered(self, outcomes: Outcomes, now_us: int | None) -> tuple[float | None, Evidence, npt.NDArray[np.int32], list[str]]:
         """Return the hazard of a break, the evidence, and the group of each arm in canonical order with the groups' names."""

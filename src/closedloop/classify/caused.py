@@ -1,6 +1,7 @@
 """From attributed to caused: a background per click, or incrementality factors, on the posteriors of rates; STATISTICS section 8.
 
-Law of this file: caused is credited less background, with the whole uncertainty of both, of what arms share, and of what tests found; an
+Law of this file: caused is what an arm took part in less its background (credit less background where only credit is known: a later touch
+may have taken it), with the whole uncertainty of both, of what arms share, and of what tests found; an
 arm that was never tested keeps its prior's width. A factor that the caller gives multiplies instead. The title of the signals says which.
 """
 
@@ -110,7 +111,7 @@ class Caused:
         rates: Posteriors of caused conversions.
         shared: Correlation of each arm with what arms have in common, shape (A, K).
         price_spread: Standard deviation of the log of what an exposure costs, shape (A,).
-        share: Caused over credited.
+        share: Caused over conversions taken part in (credited ones, where only credit is known).
         source: Per arm: ``test``, or the name of the prior.
     """
 
@@ -124,6 +125,7 @@ class Caused:
 
 def caused_rates(
     outcomes: Outcomes,
+    source: Outcomes,
     evidence: Evidence,
     rates: Mapping[str, Rates],
     group: npt.NDArray[np.int32],
@@ -136,9 +138,10 @@ def caused_rates(
     """Return the posteriors of what arms cause.
 
     Args:
-        outcomes: The evidence's source.
+        outcomes: With participation where it is known.
+        source: What the evidence was gathered from: the participation, or else the outcomes.
         evidence: As from `gather`.
-        rates: Posteriors of credited rates, for their group's priors.
+        rates: Posteriors of the rates of conversions taken part in, for their group's priors.
         group: Group of each arm in canonical order, shape (A,).
         known: Tests and priors.
         hazard: As in `fit_rates`.
@@ -164,7 +167,7 @@ def caused_rates(
         centre = (fitted.weight * fitted.log_mu).sum(axis=1, keepdims=True)
         flat = np.ones_like(centre)
         weak = GroupPriors(k=_K * flat, weight=flat, log_mu=centre, sd_log_mu=0.0 * flat, informed=fitted.informed)
-        bare[name] = fit_rates(outcomes, e, group, len(centre), outcomes.delay.get(name), hazard=hazard, seed=seed, priors=weak)
+        bare[name] = fit_rates(source, e, group, len(centre), source.delay.get(name), hazard=hazard, seed=seed, priors=weak)
     names = list(kinds)
     mu = np.stack([np.exp(bare[name].priors.log_mu[group, 0]) for name in names])[main, np.arange(n)]  # type: ignore[union-attr]
     price = _recent_price(outcomes, evidence, main)
@@ -179,10 +182,11 @@ def caused_rates(
     named = arms.column("platform").decode().astype(str) if "platform" in arms.columns else np.zeros(n)
     platform = np.unique(named, return_inverse=True)[1].astype(np.int64)  # by name: the order in which arms were listed must not matter
     exposures = np.stack([kinds[name].cost_exposure for name in names])[main, np.arange(n)]
-    measured, covered = measured_by(known, arms, exposures, (own.weight * own.shape / own.rate).sum(axis=1))
+    measured, covered = measured_by(known, outcomes, arms, exposures, (own.weight * own.shape / own.rate).sum(axis=1))
     found = split(
         own.shape, own.rate, own.weight, k=np.full(n, _K), mu=mu, kind=kind, priors=[known.priors[t] for t in types], platform=platform,
-        view=known.unseen, measured=measured, rng=np.random.default_rng([seed, 3]), size=_DRAWS if n <= _MANY else _FEW,
+        view=known.view(participation=outcomes.participation is not None), measured=measured,
+        rng=np.random.default_rng([seed, 3]), size=_DRAWS if n <= _MANY else _FEW,
         bounds=[(m.shape, m.rate, m.weight) for m in likes[1:] if m is not None],
     )  # fmt: skip
     mixtures = [sliced(causes.caused) for causes in found]
@@ -201,14 +205,14 @@ def caused_rates(
         zero = np.where(mine, 1.0, 0.0)
         only[name] = attrs.evolve(kinds[name], cost_exposure=kinds[name].cost_exposure * zero, per_day=kinds[name].per_day * zero)
     share = Intervals.of_draws(found[0].caused / found[0].credited, level=level)
-    source = tuple("test" if c else f"prior: {t}" for c, t in zip(covered, said, strict=True))
+    basis = tuple("test" if c else f"prior: {t}" for c, t in zip(covered, said, strict=True))
     return Caused(
         evidence=attrs.evolve(evidence, kinds=only),
         rates=new,
         shared=found[0].shared,
         price_spread=price.spread,
         share=share,
-        source=source,
+        source=basis,
     )
 
 

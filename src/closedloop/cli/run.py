@@ -145,7 +145,7 @@ def run(options: argparse.Namespace, mapping: dict[str, str], values: dict[str, 
         mode="shadow",
         seed=options.seed,
         ingestor=ingestor,
-        attribution=WindowedAttribution(window, tags=tags, conversion_type=options.conversion_type),
+        attribution=WindowedAttribution(window, tags=tags, conversion_type=options.conversion_type, participation=True),
         classifier=BayesClassifier(window, level=options.level, seed=options.seed),
         around=steps.around,
     ) as loop:

@@ -227,6 +227,7 @@ def without_gaps(outcomes: Outcomes, gaps: Uptimes | Mapping[str, Sequence[date]
         outcomes,
         cohorts=Cohorts(**{a.name: getattr(c, a.name)[cohorts] for a in attrs.fields(Cohorts)}),
         spend=SpendDays(**{a.name: getattr(s, a.name)[spend] for a in attrs.fields(SpendDays)}),
+        participation=None if outcomes.participation is None else without_gaps(outcomes.participation, gaps),
     )
 
 

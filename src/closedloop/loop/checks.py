@@ -45,7 +45,10 @@ def refuse_nonsense(outcomes: Any, window: AttributionWindow, attribution: str) 
         raise WindowMismatchError(f"the loop has {window} and its outcomes were made under {outcomes.window}", "window", None, mend)
     if not hasattr(outcomes.state, "to_bytes"):
         raise refuse("a state that cannot be kept", "state", type(outcomes.state).__name__)
-    for table in (outcomes.cohorts, outcomes.spend):
+    joined = outcomes.participation
+    if joined is not None and not np.array_equal(joined.arms.codes, outcomes.arms.codes):
+        raise refuse("participation of other arms than were credited", "participation", len(joined.arms))
+    for table in (outcomes.cohorts, outcomes.spend, *(() if joined is None else (joined.cohorts,))):
         _refuse_table(table, len(outcomes.arms), refuse)
     if len(outcomes.cohorts) and outcomes.cohorts.maturity.max() > 1.0 + _ROUNDING:
         raise refuse("a maturity above 1", "maturity", float(outcomes.cohorts.maturity.max()))

@@ -21,10 +21,12 @@ from closedloop.records.arms import Arm, Arms
 from closedloop.records.codec import decode, encode
 from closedloop.records.interval import Intervals
 from closedloop.records.money import Money
-from closedloop.records.outcomes import Cohorts, DelayCurve, Outcomes, SpendDays
+from closedloop.records.outcomes import Cohorts, ConversionDays, DelayCurve, Outcomes, SpendDays
 from closedloop.records.signal import GammaMixture, Signals
 
-_CLASSES: dict[str, type[Any]] = {c.__name__: c for c in (Arms, Cohorts, DelayCurve, GammaMixture, Intervals, Outcomes, Signals, SpendDays)}
+_CLASSES: dict[str, type[Any]] = {
+    c.__name__: c for c in (Arms, Cohorts, ConversionDays, DelayCurve, GammaMixture, Intervals, Outcomes, Signals, SpendDays)
+}
 _LEFT_OUT = {"Outcomes": {"state"}}  # attribution's memory is kept once, as the ledger's state
 _HEADER = "header"
 

@@ -263,7 +263,7 @@ def learned(arm: Arm, outcomes: Outcomes, counts: HoldoutCounts, now: datetime) 
     """
     first = (to_us(counts.since) + US_PER_DAY // 2) // US_PER_DAY
     end = (to_us(min(counts.until or now, now)) + US_PER_DAY // 2) // US_PER_DAY
-    c = outcomes.cohorts
+    c, joined = outcomes.cohorts, None if outcomes.participation is None else outcomes.participation.cohorts
     try:
         position = outcomes.arms.index(arm)
     except (KeyError, ValueError, ConfigurationError):
@@ -282,4 +282,8 @@ def learned(arm: Arm, outcomes: Outcomes, counts: HoldoutCounts, now: datetime) 
         treated_users=counts.treated_users,
         control_users=counts.control_users,
         exposures=exposures,
+        participated=None
+        if joined is None
+        else float(joined.credit[(joined.arm == position) & (joined.day >= first) & (joined.day < end)].sum()),
+        conversions_per_day=outcomes.daily.per_day(first, end - 1),
     )

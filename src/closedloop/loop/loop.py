@@ -142,7 +142,7 @@ class ClosedLoop:
         check_rates(rates or {}, currency)
         self.rates = dict(rates or {})
         self.ingestor = ingestor or TableIngestor(tags=tags, currency=currency, rates=self.rates)
-        self.attribution = attribution or WindowedAttribution(window, tags=tags, conversion_type=conversion_type)
+        self.attribution = attribution or WindowedAttribution(window, tags=tags, conversion_type=conversion_type, participation=True)
         self.classifier = classifier or BayesClassifier(window, seed=seed)
         self.decider = decider or BudgetDecider(constraints or Constraints(), targets=targets, seed=seed)
         limits = getattr(self.decider, "constraints", None) or Constraints()

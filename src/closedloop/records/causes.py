@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import attrs
+import numpy as np
 
 from closedloop.errors import ConfigurationError
 from closedloop.records.arms import Arms
@@ -67,16 +68,18 @@ def _all(tests: Iterable[LiftResult]) -> tuple[LiftResult, ...]:
 class CausalEvidence:
     """Lift tests and priors that turn credited conversions into caused ones.
 
-    Per exposure, credited = caused-and-seen + background; caused = ``unseen`` x caused-and-seen.
+    Per exposure, conversions that the arm took part in = caused-and-seen + background; caused = ``unseen`` x caused-and-seen. The
+    background is users on their way to a conversion anyway (or because of another arm): it grows with all conversions of the account.
 
     Args:
         tests: Lift tests.
         audience_type: By audience tag, a key of ``priors``. An audience that is not named has the type that its tag says (a word such as
             "retargeting", "visitors", "cart", "brand", "lookalike", "broad"), else ``other``.
         priors: What is assumed of each type.
-        unseen: Caused conversions per caused conversion that the credit sees (others come after the window, on another device, through a
-            view that is not logged, or are credited to a later touch): median, standard deviation of the log over accounts, and over the
-            platforms of one account.
+        unseen: Caused conversions per caused conversion in whose journey the arm is seen (others come after the window, on another
+            device, or through a view that is not logged): median, standard deviation of the log over accounts, and over the platforms of one account.
+        elsewhere: The same of caused conversions per one that is credited to the arm (others go to a later touch), median and standard
+            deviation over accounts: used where only credit is known, ``Outcomes.participation`` being None.
         moved: Relative standard deviation of what a background does between a test and now.
         late: Share of caused conversions that come after the window, and so after a test is read.
     """
@@ -84,7 +87,8 @@ class CausalEvidence:
     tests: tuple[LiftResult, ...] = attrs.field(default=(), converter=_all)
     audience_type: Mapping[str, str] = attrs.field(factory=dict)
     priors: Mapping[str, TypePrior] = attrs.field(factory=lambda: dict(PRIORS))
-    unseen: tuple[float, float, float] = (1.25, 0.25, 0.12)
+    unseen: tuple[float, float, float] = (1.15, 0.15, 0.1)
+    elsewhere: tuple[float, float] = (1.1, 0.2)
     moved: float = 0.2
     late: float = 0.06
 
@@ -96,10 +100,19 @@ class CausalEvidence:
                 raise ConfigurationError("no prior for this type of audience", "audience_type", kind, None, tuple(self.priors))
         if not (0.0 < self.unseen[0] < 10.0 and min(self.unseen[1:]) > 0.0 and max(self.unseen[1:]) < 3.0):
             raise ConfigurationError("the unseen share needs a median and a spread above zero", "unseen", self.unseen)
+        if not (0.0 < self.elsewhere[0] < 10.0 and 0.0 <= self.elsewhere[1] < 3.0):
+            raise ConfigurationError("the share credited elsewhere needs a median above zero and a spread", "elsewhere", self.elsewhere)
         if not 0.0 <= self.moved < 3.0:
             raise ConfigurationError("a relative spread lies in [0, 3)", "moved", self.moved)
         if not 0.0 <= self.late < 1.0:
             raise ConfigurationError("a share lies in [0, 1)", "late", self.late)
+
+    def view(self, *, participation: bool) -> tuple[float, float, float]:
+        """Return median and spreads of caused conversions per caused one that is counted: in journeys, or only where it is credited."""
+        median, accounts, platforms = self.unseen
+        if participation:
+            return median, accounts, platforms
+        return median * self.elsewhere[0], float(np.hypot(accounts, self.elsewhere[1])), platforms
 
     def types(self, arms: Arms) -> tuple[str, ...]:
         """Return the type of each arm, a key of ``priors``.

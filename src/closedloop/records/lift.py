@@ -24,6 +24,10 @@ class LiftResult:
         treated, control: Conversions in each group, credited or not.
         treated_users, control_users: Sizes of the groups.
         estimate, standard_error: Caused conversions among the treated, where counts are not given.
+        participated: Conversions among the treated that those arms took part in, whoever is credited. Where it is not known it follows from
+            ``attributed`` and what the arms took part in otherwise.
+        conversions_per_day: All conversions of the account, credited or not, a day while it ran. What an arm meets without causing it grows
+            with them; where they are not known they are taken to be what they are now.
         exposures: Clicks of the treated on those arms during the test (views of arms without clicks), each counted with the share of its
             conversions seen by the end of it. Where it is not known it follows from ``attributed`` and the arms' credited rate.
     """
@@ -37,6 +41,8 @@ class LiftResult:
     estimate: float | None = None
     standard_error: float | None = None
     exposures: float | None = None
+    participated: float | None = None
+    conversions_per_day: float | None = None
 
     def __attrs_post_init__(self) -> None:
         counts = (self.treated, self.control, self.treated_users, self.control_users)
@@ -52,6 +58,10 @@ class LiftResult:
             raise InputError("an estimate needs a standard error above 0", "standard_error", self.standard_error)
         if self.exposures is not None and not 0 < self.exposures < np.inf:
             raise InputError("exposures are above zero", "exposures", self.exposures, "leave them out where they are not known")
+        for name in ("participated", "conversions_per_day"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < np.inf:
+                raise InputError("a count is finite and not negative", name, value, "leave it out where it is not known")
         if self.control_users is not None and (self.control_users <= 0 or not self.treated_users):
             raise InputError("both groups need users", "control_users", self.control_users)
 

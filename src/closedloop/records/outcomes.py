@@ -98,6 +98,36 @@ class SpendDays:
 
 
 @attrs.frozen(kw_only=True, eq=False)
+class ConversionDays:
+    """One row per day with conversions, sorted: all conversions of the type on that day (UTC), and those among them without a touch."""
+
+    day: Int32
+    conversions: FloatArray
+    uncredited: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.day)
+
+    @classmethod
+    def of(cls, day: npt.NDArray[Any], conversions: npt.NDArray[Any], uncredited: npt.NDArray[Any]) -> ConversionDays:
+        """Return the days that had conversions."""
+        some = conversions > 0
+        counts, bare = conversions[some].astype(np.float64), uncredited[some].astype(np.float64)
+        return cls(day=day[some].astype(np.int32), conversions=counts, uncredited=bare)
+
+    @classmethod
+    def none(cls) -> ConversionDays:
+        """Return that nothing is known."""
+        nothing = np.empty(0)
+        return cls(day=nothing.astype(np.int32), conversions=nothing, uncredited=nothing)
+
+    def per_day(self, first: int, last: int) -> float | None:
+        """Return the conversions a day from one day to another (both inside), None where no day of the table lies there."""
+        inside = (self.day >= first) & (self.day <= last)
+        return float(self.conversions[inside].sum()) / (last - first + 1) if inside.any() else None
+
+
+@attrs.frozen(kw_only=True, eq=False)
 class Outcomes:
     """Credited outcomes of one conversion type under one window.
 
@@ -117,6 +147,10 @@ class Outcomes:
         n_uncredited: Those without a touch inside the window (organic, direct or lost).
         n_too_late: Events refused because their days were closed already.
         state: What attribution must be given back with the next batch (an opaque value with ``to_bytes``).
+        participation: The same outcomes with every conversion counted whole for every arm in its journey, whoever is credited (arms, days
+            and exposures are the same; it sums to more than the conversions). What an arm causes is a part of it. None where the
+            attribution does not say.
+        daily: Conversions by day, credited or not; empty where the attribution does not say.
         delay_by_group: Per kind of touch, the curve of each group of arms (by its tags, joined by " / "), shrunk to the pooled one; the
             maturity of cohorts follows these. Empty where arms have no groups, or one.
     """
@@ -137,6 +171,8 @@ class Outcomes:
     n_too_late: int = 0
     state: Any = None
     delay_by_group: Mapping[str, Mapping[str, DelayCurve]] = attrs.field(factory=dict)
+    daily: ConversionDays = attrs.field(factory=ConversionDays.none)
+    participation: Outcomes | None = None
 
     def per_arm(self, what: Literal["exposures", "credit", "value"], kind: int | None = None) -> FloatArray:
         """Return the sum of a cohort column per arm, over one kind of touch or all (shape (A,))."""

@@ -178,6 +178,8 @@ class TagReport:
         platform, campaign: The keys of each line ("" where that tag itself is missing).
         rows: Touch and spend events of the line, quantities summed.
         tagged: Those that carry every required tag.
+        squares: Squared quantities of the line, summed: a row that stands for thousands of views loses its tags at one stroke, so that the
+            line says as much as ``rows ** 2 / squares`` single events. Empty where every event stands for itself.
         blended_conversions: Share of credited-by-source conversions without tags, in [0, 1].
         blended_spend: Share of spend without tags, in [0, 1].
         suggestions: Spellings that look like one tag ("Spring_Sale" -> "spring-sale"): proposed, never merged.
@@ -188,6 +190,7 @@ class TagReport:
     campaign: tuple[str, ...] = ()
     rows: tuple[int, ...] = ()
     tagged: tuple[int, ...] = ()
+    squares: tuple[float, ...] = ()
     blended_conversions: float = 0.0
     blended_spend: float = 0.0
     suggestions: Mapping[str, str] = attrs.field(factory=dict)
@@ -198,6 +201,16 @@ class TagReport:
         """Platform and campaign of the lines with untagged events: decisions about their arms rest on wider intervals."""
         lines = zip(self.platform, self.campaign, self.rows, self.tagged, strict=True)
         return tuple((platform, campaign) for platform, campaign, rows, tagged in lines if tagged < rows)
+
+    def effective(self) -> tuple[float, ...]:
+        """Return how many single events each line is worth as evidence.
+
+        >>> TagReport(platform=("google",), campaign=("a",), rows=(1000,), tagged=(1000,), squares=(500_000.0,)).effective()
+        (2.0,)
+        """
+        if not self.squares:
+            return tuple(float(n) for n in self.rows)
+        return tuple(n * n / square if square > 0 else float(n) for n, square in zip(self.rows, self.squares, strict=True))
 
     @property
     def completeness(self) -> float:

@@ -116,7 +116,8 @@ class Signals:
         now_us: When it was made, microseconds UTC.
         rank_interval: Rank of each arm (1 is best), None where the classifier gives none.
         shared: Correlation of each arm with K things that arms have in common, shape (A, K); None where arms are independent.
-        caused_share: Caused over credited conversions of each arm, where rates, costs and ranks are of caused ones; None where credit is
+        caused_share: Caused over conversions that each arm took part in (over credited ones, where only credit is known), where
+            rates, costs and ranks are of caused ones; None where credit is
             taken for cause.
         caused_by: Per arm, what the share rests on: ``test``, or the name of the prior.
     """
@@ -249,7 +250,8 @@ class Signals:
         if self.caused_share is None:
             lines.append("Credit is taken for cause: what would have been bought anyway is in these numbers.")
         else:
-            lines.append(f"Of each conversion credited to it {self.caused_share[i]} were caused ({self.caused_by[i]}).")
+            counted = "that it took part in" if self.outcomes.participation is not None else "credited to it"
+            lines.append(f"Of each conversion {counted} {self.caused_share[i]} were caused ({self.caused_by[i]}).")
         cost = s.cost_per_conversion
         money = self.outcomes.currency or "units"
         if np.isfinite(cost.estimate):

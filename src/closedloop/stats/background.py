@@ -5,8 +5,8 @@ Law of this file: arrays in, arrays out; no marketing word beyond the names of t
 much they spread (Student-t of 4 and 12 degrees of freedom: an arm may be far out, and rather by what it causes). Those four numbers and
 ``v`` are integrated on a grid and never set to one value; so a few arms cannot claim to know the spread of all.
 
-A holdout counts ``b - (v - 1) r`` per exposure (what held-out users did, less what treated users did beyond the credit); a stated effect
-measures ``v r``.
+A holdout counts ``l b - (v - 1) r`` per exposure (what held-out users did, less what treated users did beyond the credit), ``l`` the
+background's level then; a stated effect measures ``v r``.
 
 References:
     STATISTICS.md section 8; Rue, Martino & Chopin (2009) for integrating hyper-parameters on nodes; Gelman et al. (2013), chapter 17, for
@@ -54,6 +54,7 @@ class Measured:
         beyond: Conversions of the treated group that are not credited to the arm.
         effect, error: Caused conversions of the treated and their standard error, where no counts are known (NaN elsewhere).
         moved: Relative standard deviation of what the background does between the test and now, or between the arms of one test.
+        level: Background per exposure during the test, relative to that of the credited rates, shape (M,).
         late: Share of what is caused that no test has seen when it is read.
     """
 
@@ -65,6 +66,7 @@ class Measured:
     effect: FloatArray
     error: FloatArray
     moved: FloatArray
+    level: FloatArray
     late: float = 0.0
 
     @classmethod
@@ -72,8 +74,9 @@ class Measured:
         """Return that nothing was tested."""
         none = np.empty(0)
         return cls(
-            arm=np.empty(0, dtype=np.int64), exposures=none, control=none, odds=none, beyond=none, effect=none, error=none, moved=none
-        )
+            arm=np.empty(0, dtype=np.int64), exposures=none, control=none, odds=none, beyond=none, effect=none, error=none, moved=none,
+            level=none,
+        )  # fmt: skip
 
     def log_likelihood(self, row: int, r: FloatArray, b: FloatArray, v: FloatArray) -> FloatArray:
         """Return the log likelihood of one row; the three are broadcast.
@@ -85,6 +88,7 @@ class Measured:
         if np.isfinite(self.error[row]):
             off = n * v * r - self.effect[row]
             return np.asarray(-0.5 * off**2 / (self.error[row] ** 2 + (self.moved[row] * n * v * r) ** 2))
+        b = self.level[row] * b
         mean = np.maximum(n * (b - (v - 1.0) * r) + self.beyond[row], 0.02 * n * (r + b)) / self.odds[row]
         more = (max(self.beyond[row], 0.0) + 1.0) / self.odds[row] ** 2 + (self.moved[row] * mean) ** 2
         k, c = mean**2 / more, self.control[row]

@@ -2,6 +2,9 @@
 
 Law of this file: a test of one arm is one row. A test of several is shared by their exposures, and each part is trusted less, because the
 backgrounds of arms differ.
+
+Whom an arm meets without causing anything are users on their way to a conversion, so what it meets per exposure grows with how many of
+them there are. A test read when the account had half of today's conversions saw half of today's background.
 """
 
 from __future__ import annotations
@@ -13,42 +16,79 @@ from closedloop.records.arms import Arms
 from closedloop.records.causes import CausalEvidence
 from closedloop.records.interval import FloatArray
 from closedloop.records.lift import LiftResult
+from closedloop.records.outcomes import Outcomes
 from closedloop.stats.background import Measured
 
 _APART = 0.5  # relative spread of the backgrounds of arms that one test covers together
+_HALF_LIFE = 14.0  # days: what an arm's rate of late rests on
+_WEEK = 7
+_FARTHEST = 20.0  # levels further apart than this are no measurement of one background any more
 
 
-def measured_by(known: CausalEvidence, arms: Arms, exposures: FloatArray, credited: FloatArray) -> tuple[Measured, npt.NDArray[np.bool_]]:
+def measured_by(
+    known: CausalEvidence, outcomes: Outcomes, arms: Arms, exposures: FloatArray, rate: FloatArray
+) -> tuple[Measured, npt.NDArray[np.bool_]]:
     """Return what tests counted, arm by arm, and which arms they covered; a test of several arms is shared by exposure.
 
     Args:
         known: The tests.
-        arms: The arms.
+        outcomes: Credit, participation where it is known, and the account's conversions by day.
+        arms: The arms, in the order of the next two.
         exposures: Of the main kind, shape (A,).
-        credited: Credited conversions per exposure, shape (A,).
+        rate: Conversions taken part in (credited ones, where participation is not known) per exposure, shape (A,).
     """
-    rows: list[tuple[float, ...]] = []
+    covers = [(test, np.flatnonzero(test.covers(arms) & (exposures > 0))) for test in known.tests]
     covered = np.zeros(len(arms), dtype=np.bool_)
-    for test in known.tests:
-        at = np.flatnonzero(test.covers(arms) & (exposures > 0))
+    if not any(len(at) for _, at in covers):
+        return Measured.nothing(), covered
+    place = {arm: i for i, arm in enumerate(outcomes.arms)}
+    position = np.array([place[arm] for arm in arms], dtype=np.int64)
+    joined = (outcomes.participation or outcomes).per_arm("credit")[position]
+    credit, now = outcomes.per_arm("credit")[position], _conversions_of_late(outcomes)[position]
+    rows: list[tuple[float, ...]] = []
+    for test, at in covers:
         if not len(at):
             continue
         covered[at] = True
         part = exposures[at] / exposures[at].sum()
-        total = test.exposures if test.exposures is not None else test.attributed / float((part * credited[at]).sum())
+        more = float(joined[at].sum() / credit[at].sum()) if credit[at].sum() > 0 else 1.0
+        taken = test.participated if test.participated is not None else test.attributed * more
+        total = test.exposures if test.exposures is not None else taken / float((part * rate[at]).sum())
         moved = float(np.hypot(known.moved, _APART if len(at) > 1 else 0.0))
-        rows += [(float(a), float(p) * total, *_counted(test, float(p)), moved) for a, p in zip(at, part, strict=True)]
-    if not rows:
-        return Measured.nothing(), covered
+        level = np.ones(len(at))
+        if test.conversions_per_day is not None and (now[at] > 0).all():
+            level = (test.conversions_per_day / now[at]).clip(1.0 / _FARTHEST, _FARTHEST)
+        for a, p, then in zip(at, part, level, strict=True):
+            rows.append((float(a), float(p) * total, *_counted(test, taken, float(p)), moved, float(then)))
     columns = np.array(rows).T
-    fields = ("exposures", "control", "odds", "beyond", "effect", "error", "moved")
+    fields = ("exposures", "control", "odds", "beyond", "effect", "error", "moved", "level")
     return Measured(arm=columns[0].astype(np.int64), late=known.late, **dict(zip(fields, columns[1:], strict=True))), covered
 
 
-def _counted(test: LiftResult, part: float) -> tuple[float, float, float, float, float]:
-    """Return an arm's part of control, odds, conversions beyond the credit, effect and its error."""
+def _counted(test: LiftResult, taken: float, part: float) -> tuple[float, float, float, float, float]:
+    """Return an arm's part of control, odds, conversions beyond those it took part in, effect and its error."""
     if test.treated is None or test.control is None or test.treated_users is None or test.control_users is None:
         effect, error = test.caused()
         return 0.0, 1.0, 0.0, effect * part, error * part**0.5
     odds = test.treated_users / test.control_users
-    return test.control * part, odds, (test.treated - test.attributed) * part, np.nan, np.nan
+    return test.control * part, odds, (test.treated - taken) * part, np.nan, np.nan
+
+
+def _conversions_of_late(outcomes: Outcomes) -> FloatArray:
+    """Return the account's conversions a day when each arm had the exposures that speak of late, shape (A,); 0 where it is not known.
+
+    Days are means of a week around them, so that weekdays do not matter; the last day is not over yet and takes no part.
+    """
+    n, c, daily = len(outcomes.arms), outcomes.cohorts, outcomes.daily
+    if not len(daily) or not len(c):
+        return np.zeros(n)
+    first, last = int(daily.day.min()), int(daily.day.max()) - 1
+    if last < first:
+        return np.zeros(n)
+    by_day = np.bincount(daily.day[daily.day <= last] - first, daily.conversions[daily.day <= last], last - first + 1)
+    window = np.ones(min(_WEEK, len(by_day)))
+    smooth = np.convolve(by_day, window, mode="same") / np.convolve(np.ones(len(by_day)), window, mode="same")
+    weight = c.exposures * np.exp2(-(c.day.max() - c.day) / _HALF_LIFE)
+    total = np.bincount(c.arm, weight, n)
+    met = np.bincount(c.arm, weight * smooth[np.clip(c.day - first, 0, len(smooth) - 1)], n)
+    return np.asarray(np.divide(met, total, out=np.zeros(n), where=total > 0))
