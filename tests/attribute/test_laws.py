@@ -73,6 +73,8 @@ def observable(outcomes):
         "credits": [rounded(outcomes.credits.low), rounded(outcomes.credits.high)],
         "counts": (outcomes.n_conversions, outcomes.n_uncredited, outcomes.n_too_late),
         "watermark": dict(outcomes.watermark),
+        "daily": [outcomes.daily.day.tolist(), outcomes.daily.conversions.tolist(), outcomes.daily.uncredited.tolist()],
+        "participation": None if outcomes.participation is None else observable(outcomes.participation),
     }
 
 
@@ -86,6 +88,7 @@ def test_split_order_copies_and_saving_equal_a_rescan(batch_of, data):
     more |= {
         "keep": data.draw(st.sampled_from(["0d", "6d"])),
         "delay_groups": data.draw(st.sampled_from([None, (), ("platform", "campaign")])),
+        "participation": data.draw(st.booleans()),
     }
     whole = attribution(model=model, **more).attribute(batch_of(rows))
     jitter = data.draw(st.lists(st.floats(0, 0.9), min_size=len(rows), max_size=len(rows)))
@@ -108,8 +111,8 @@ def test_split_order_copies_and_saving_equal_a_rescan(batch_of, data):
 def test_merging_users_apart_equals_a_rescan(batch_of, data):
     """States of disjoint users merge to the state of all, in any order and grouping, also after days were settled."""
     rows = data.draw(events())
-    whole = attribution().attribute(batch_of(rows))
-    layer = attribution()
+    whole = attribution(participation=True).attribute(batch_of(rows))
+    layer = attribution(participation=True)
     states = []
     for users in (("u",), ("v",), ("w", None)):
         mine = [r for r in rows if r["user"] in users]

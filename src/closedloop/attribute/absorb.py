@@ -10,7 +10,7 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
-from closedloop.attribute.rows import Rows
+from closedloop.attribute.rows import NO_USER, Rows
 from closedloop.attribute.state import AttributionState, newest, one_currency, union_arms
 from closedloop.attribute.tables import Table
 from closedloop.errors import InputError
@@ -56,7 +56,7 @@ def absorb(state: AttributionState, batch: EventBatch, now_us: int | None) -> At
     oldest = np.iinfo(np.int64).min if state.data_day is None else state.data_day - terms.lateness
     late = recorded_day - day > terms.lateness
     closed = ~late & (day < oldest)
-    accepted = fresh.take(~late & ~closed)
+    accepted = _counting(fresh.take(~late & ~closed), state.since)
     rows = Rows.union([state.rows, accepted]) if len(accepted) else state.rows
     changed = len(rows) != len(state.rows) or (len(accepted) > 0 and not _same(rows, state.rows))
 
@@ -72,6 +72,15 @@ def absorb(state: AttributionState, batch: EventBatch, now_us: int | None) -> At
         revision=state.revision + int(changed),
         currency=one_currency(state.currency, batch.currency if batch.currency or batch.untagged is None else batch.untagged.currency),
     )
+
+
+def _counting(rows: Rows, since: int) -> Rows:
+    """Return the rows that count, and touches of days before ``since`` as context that takes credit away from younger ones."""
+    before = rows.day < since
+    if not before.any():
+        return rows
+    flagged = attrs.evolve(rows, settled=rows.settled | ((rows.is_touch | rows.own_credit) & (rows.cohort_day < since)))
+    return flagged.take(~before | (rows.is_touch & (rows.user != NO_USER)))
 
 
 def _same(one: Rows, other: Rows) -> bool:

@@ -59,10 +59,11 @@ def rewindow(state: AttributionState, terms: Terms) -> AttributionState:
         watermark=state.watermark,
         revision=state.revision + 1,
         currency=state.currency,
+        since=whole,
     ).compact()
 
 
 def _whole_from(state: AttributionState, terms: Terms) -> int:
-    """Return the first day that is whole under the terms; the least number when no row has left the state."""
+    """Return the first day that is whole under the terms; all days when no row has left the state."""
     left = state.days.keys["day"][state.days.sums["dropped"] > 0]
-    return int(left.max()) + 1 + terms.window.longest_days if len(left) else int(np.iinfo(np.int64).min // 2)
+    return max(state.since, int(left.max()) + 1 + terms.window.longest_days if len(left) else state.since)

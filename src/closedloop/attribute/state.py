@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -42,6 +42,7 @@ from closedloop.records.moments import US_PER_DAY
 from closedloop.records.window import AttributionWindow
 
 _FORMAT, _SECOND_FORMAT, _FIRST_FORMAT = (f"closedloop-attribution-{n}" for n in (3, 2, 1))
+_ALWAYS = -(2**62)
 
 
 @attrs.frozen(kw_only=True)
@@ -122,6 +123,7 @@ class AttributionState:
         watermark: Microseconds UTC up to which each platform's data are complete, "" for events without platform.
         revision: Raised by one whenever a batch brought something new.
         currency: ISO code, None without money.
+        since: First day that counts: touches of older days, and no other rows, are held as context (set by `rewindow`).
     """
 
     terms: Terms
@@ -139,6 +141,7 @@ class AttributionState:
     watermark: Mapping[str, int]
     revision: int
     currency: str | None
+    since: int = _ALWAYS
 
     @classmethod
     def start(cls, terms: Terms) -> AttributionState:
@@ -236,6 +239,7 @@ class AttributionState:
             watermark=newest(a.watermark, b.watermark),
             revision=max(a.revision, b.revision),
             currency=one_currency(a.currency, b.currency),
+            since=max(a.since, b.since),
         ).compact()
 
     def forget(self, user_id: str) -> AttributionState:
@@ -258,6 +262,7 @@ class AttributionState:
             "n_late": self.n_late,
             "revision": self.revision,
             "currency": self.currency,
+            "since": self.since,
         }
         arrays: dict[str, npt.NDArray[Any]] = {
             "header": np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8),
@@ -285,13 +290,12 @@ class AttributionState:
             header = json.loads(arrays["header"].tobytes())
             if header["format"] == _FIRST_FORMAT:
                 _upgrade(header, arrays)
-            if header["format"] in (_FIRST_FORMAT, _SECOND_FORMAT):
-                arrays |= _blank("joined", COHORT_KEYS, COHORT_SUMS) | _blank("joined_delays", DELAY_KEYS, DELAY_SUMS)
-            elif header["format"] != _FORMAT:
+            elif header["format"] not in (_FORMAT, _SECOND_FORMAT):
                 raise InputError("the state has another format", "format", header["format"], "start without state", (_FORMAT,))
             terms = _terms_from_json(header["terms"])
             vocabs = tuple(np.array(v, dtype=object) for v in header["vocabs"])
-            tables = {name: _table(arrays, name) for name in _TABLES}
+            older, blank = header["format"] != _FORMAT, cls.start(terms)  # older ones know no participation
+            tables = {n: getattr(blank, n) if older and n.startswith("joined") else _table(arrays, n) for n in _TABLES}
             return cls(
                 terms=terms,
                 arms=Arms(columns=terms.columns, codes=arrays["arms"], vocabs=vocabs),
@@ -304,6 +308,7 @@ class AttributionState:
                 watermark=header["watermark"],
                 revision=header["revision"],
                 currency=header["currency"],
+                since=header.get("since", _ALWAYS),
             )
         except (ValueError, KeyError, OSError, EOFError, TypeError) as error:
             if isinstance(error, InputError):
@@ -337,11 +342,6 @@ def _upgrade(header: Mapping[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> 
     arrays.update({f"book.{name}": getattr(blank, name) for name in _BOOK})
     arrays.update({f"paths.k.{name}": blank.counts.keys[name] for name in PATH_KEYS})
     arrays.update({f"paths.s.{name}": blank.counts.sums[name] for name in PATH_SUMS})
-
-
-def _blank(name: str, keys: Sequence[str], sums: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    table = empty(keys, sums)
-    return {f"{name}.k.{n}": v for n, v in table.keys.items()} | {f"{name}.s.{n}": v for n, v in table.sums.items()}
 
 
 def _table(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> Table:
