@@ -1,0 +1,82 @@
+"""Lift tests as rows: what they counted, in units of what an arm took part in, at the background's level of their time."""
+
+import attrs
+import numpy as np
+import pytest
+
+from closedloop.records.arms import Arms
+from closedloop.records.causes import CausalEvidence
+from closedloop.records.interval import Intervals
+from closedloop.records.lift import LiftResult
+from closedloop.records.outcomes import Cohorts, ConversionDays, Outcomes, SpendDays
+from closedloop.records.window import AttributionWindow
+from closedloop.stats.measured import measured_by
+
+ARMS = Arms.of(("platform",), [("google",), ("meta",)])
+COUNTS = {"treated": 90.0, "control": 20.0, "treated_users": 8000.0, "control_users": 2000.0}
+
+
+def outcomes(credit, joined=None, conversions=(), days=60):
+    """Two arms with 100 clicks a day each; credited (and joined) conversions a day of either; the account's conversions by day."""
+    day, arm = np.tile(np.arange(days, dtype=np.int32), 2), np.repeat(np.arange(2, dtype=np.int32), days)
+    zero, one = np.zeros(2 * days), np.ones(2 * days)
+
+    def of(rate, participation=None):
+        c = Cohorts(
+            arm=arm, day=day, kind=np.zeros(2 * days, dtype=np.int8), exposures=100 * one, credit=np.array(rate, dtype=float)[arm],
+            credit_squared=zero, value=zero, value_squared=zero, maturity=one, age=day[::-1].copy(),
+        )  # fmt: skip
+        total = np.bincount(arm, c.credit)
+        daily = np.array(conversions, dtype=float)
+        return Outcomes(
+            window=AttributionWindow(), arms=ARMS, cohorts=c, delay={}, conversion_type=None, model="last", currency=None, watermark={},
+            spend=SpendDays(arm=arm[:0], day=day[:0], spend=zero[:0]), revision=1, n_conversions=0, n_uncredited=0,
+            credits=Intervals(low=total, estimate=total, high=total, level=0.9, kind="credible"), participation=participation,
+            daily=ConversionDays.of(np.arange(len(daily)), daily, 0 * daily),
+        )  # fmt: skip
+
+    return of(credit, None if joined is None else of(joined))
+
+
+def row(test, found, **more):
+    known = CausalEvidence(tests=[test], moved=0.2, **more)
+    rate = np.array([(found.participation or found).per_arm("credit")[i] / 6000.0 for i in range(2)])
+    measured, covered = measured_by(known, found, ARMS, np.array([6000.0, 6000.0]), rate)
+    assert covered.tolist() == [test.where.get("platform") in (None, "google"), test.where.get("platform") in (None, "meta")]
+    return measured
+
+
+def test_a_test_counts_what_the_arm_took_part_in():
+    """Known participation stands; where only credit was noted, it is raised as the arm's participation is over its credit elsewhere."""
+    found = outcomes(credit=(1.0, 2.0), joined=(2.0, 2.0))
+    test = LiftResult(where={"platform": "google"}, attributed=40.0, participated=70.0, exposures=4000.0, **COUNTS)
+    known = row(test, found)
+    assert [known.exposures[0], known.control[0], known.odds[0], known.beyond[0]] == [4000.0, 20.0, 4.0, 20.0]
+    unknown = row(attrs.evolve(test, participated=None, exposures=None), found)
+    assert unknown.beyond[0] == 90.0 - 80.0
+    assert unknown.exposures[0] == pytest.approx(80.0 / 0.02)
+    alone = row(attrs.evolve(test, participated=None, exposures=None), outcomes(credit=(1.0, 2.0)))
+    assert [alone.beyond[0], alone.exposures[0]] == [50.0, pytest.approx(40.0 / 0.01)]
+
+
+def test_a_test_is_read_at_the_level_of_its_time():
+    """With 100 conversions a day while it ran and 200 in the last two months the background was at half of what it is."""
+    test = LiftResult(where={"platform": "google"}, attributed=40.0, exposures=4000.0, conversions_per_day=100.0, **COUNTS)
+    assert row(test, outcomes((1.0, 1.0), conversions=[200.0] * 60)).level.tolist() == [0.5]
+    assert row(attrs.evolve(test, conversions_per_day=None), outcomes((1.0, 1.0), conversions=[200.0] * 60)).level.tolist() == [1.0]
+    assert row(test, outcomes((1.0, 1.0))).level.tolist() == [1.0]
+    week = [200.0] * 53 + [300.0] * 7  # of late there are more: weights of a half-life of 14 days, on means over seven days
+    smooth = np.array([np.mean(week[max(0, d - 3) : min(59, d + 4)]) for d in range(59)] + [300.0])
+    weight = 0.5 ** ((59 - np.arange(60)) / 14)
+    late = row(test, outcomes((1.0, 1.0), conversions=week)).level[0]
+    assert late == pytest.approx(100.0 / ((weight * smooth).sum() / weight.sum()), rel=0.01)
+
+
+def test_a_test_of_several_arms_is_shared_and_trusted_less():
+    found = outcomes((1.0, 1.0))
+    measured = row(LiftResult(attributed=80.0, exposures=8000.0, **COUNTS), found)
+    assert measured.exposures.tolist() == [4000.0, 4000.0]
+    assert measured.control.tolist() == [10.0, 10.0]
+    assert measured.moved.tolist() == [pytest.approx(np.hypot(0.2, 0.5))] * 2
+    stated = row(LiftResult(where={"platform": "meta"}, attributed=40.0, estimate=12.0, standard_error=3.0), found)
+    assert [stated.effect[0], stated.error[0], stated.arm[0]] == [12.0, 3.0, 1]
