@@ -209,26 +209,46 @@ def participations(rows: Rows, limits: IntArray) -> Credits:
     """Return every arm in a matched conversion's journey with the whole conversion: shares sum to more than 1 on purpose.
 
     What an arm causes are conversions that it took part in, whoever is credited with them. An arm with several touches takes part by its
-    last click inside the window, or its last view where it has no click there.
+    last click inside the window, or its last view where it has no click there. A user's conversions are paired with the arms that the user
+    met, not with every touch, so that a robot's million touches cost no more than they are.
 
     Args:
         rows: Open rows.
         limits: Windows in microseconds by touch kind, -1 where switched off.
+
+    Raises:
+        InputError: Conversions and arms of single users make more than 300 million pairs.
     """
-    j = journeys_of(rows, limits)
-    arm, view = rows.arm[j.touch].astype(np.int64), rows.kind[j.touch] != CLICK
-    pair = j.journey * (int(arm.max(initial=0)) + 2) + arm  # an arm may be -1, of a touch without any tag
-    order = np.lexsort((~view, pair))  # views first, each kind in order of time: the last of a pair is the last click
-    last = np.ones(len(order), dtype=np.bool_)
-    last[:-1] = pair[order][1:] != pair[order][:-1]
-    kept = np.sort(order[last])
-    row, touch = j.conversions[j.journey[kept]], j.touch[kept]
+    code = (rows.kind != CLICK).astype(np.int64)
+    known = rows.user != NO_USER
+    touches = np.flatnonzero(known & rows.is_touch & (limits[code] >= 0))
+    conversions = np.flatnonzero(known & (rows.kind == CONVERSION) & ~rows.own_credit)
+    way = rows.arm.astype(np.int64) * 2 + code  # the clicks of an arm, then its views
+    touches = touches[np.lexsort((rows.at[touches], way[touches], rows.user[touches]))]
+    begins = np.ones(len(touches), dtype=np.bool_)
+    begins[1:] = (rows.user[touches][1:] != rows.user[touches][:-1]) | (way[touches][1:] != way[touches][:-1])
+    start = np.flatnonzero(begins)
+    end = np.append(start[1:], len(touches))
+    met = rows.user[touches[start]]  # sorted
+    first, last = (np.searchsorted(met, rows.user[conversions], side=side) for side in ("left", "right"))
+    counts = last - first
+    if counts.sum() > _MOST_PAIRS:
+        raise InputError("some users met too many arms", "user_id", f"{int(counts.max())} arms before one conversion", "filter robots")
+    c = np.repeat(np.arange(len(conversions)), counts)
+    group = np.repeat(first, counts) + np.arange(len(c)) - np.repeat(np.cumsum(counts) - counts, counts)
+    row = conversions[c]
+    place = _first_at_or_after(rows.at[touches], start[group], end[group], rows.at[row] + 1) - 1
+    touch = touches[np.maximum(place, 0)]
+    inside = (place >= start[group]) & (rows.at[row] - rows.at[touch] <= limits[code[touch]])
+    by_click = inside[:-1] & (c[1:] == c[:-1]) & (way[touch][1:] == way[touch][:-1] + 1) & (code[touch][:-1] == 0)
+    inside[1:] &= ~by_click
+    row, touch = row[inside], touch[inside]
     return Credits(
         conversion=row,
         touch=touch,
-        kind=view[kept].astype(np.int64),
+        kind=code[touch],
         day=rows.at[touch] // US_PER_DAY,
-        weight=np.full(len(kept), ONE, dtype=np.int64),
+        weight=np.full(len(row), ONE, dtype=np.int64),
         value=rows.value[row],
     )
 
