@@ -130,9 +130,9 @@ def test_a_state_of_the_second_format_is_read(batch_of):
 
 
 def test_a_robot_with_more_pairs_than_could_be_listed_is_counted(batch_of):
-    """100,000 clicks of a user before each of 4,000 conversions make 400 million pairs of touches, and 8,000 of arms."""
-    rows = [{"id": f"t{i}", "kind": "click", "at": DAY0 + i / 1e5, "user": "u", "platform": "gm"[i % 2]} for i in range(100_000)]
-    rows += [{"id": f"c{i}", "kind": "conversion", "at": DAY0 + 1 + i / 1e4, "user": "u"} for i in range(4_000)]
+    """40,000 clicks of a user before each of 8,000 conversions make 320 million pairs of touches, and 16,000 of arms."""
+    rows = [{"id": f"t{i}", "kind": "click", "at": DAY0 + i / 4e4, "user": "u", "platform": "gm"[i % 2]} for i in range(40_000)]
+    rows += [{"id": f"c{i}", "kind": "conversion", "at": DAY0 + 1 + i / 1e4, "user": "u"} for i in range(8_000)]
     out = layer().attribute(batch_of(rows))
-    assert out.participation.per_arm("credit").tolist() == [4_000, 4_000]
-    assert out.per_arm("credit").sum() == 4_000
+    assert out.participation.per_arm("credit").tolist() == [8_000, 8_000]
+    assert out.per_arm("credit").sum() == 8_000

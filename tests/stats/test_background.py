@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from closedloop.records.causes import TypePrior
-from closedloop.stats.background import Measured, split
+from closedloop.stats.background import split
+from closedloop.stats.measured import Measured
 
 PRIORS = [TypePrior(caused=(0.6, 1.0), background=(0.15, 1.0)), TypePrior(caused=(0.25, 1.2), background=(0.6, 1.0))]
 TYPICAL, UNSEEN = 0.01, (1.15, 0.15, 0.1)

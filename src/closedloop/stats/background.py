@@ -25,6 +25,7 @@ from scipy import special
 from closedloop.records.causes import TypePrior
 from closedloop.records.interval import FloatArray
 from closedloop.stats.gamma_poisson import mixture_quantile
+from closedloop.stats.measured import Measured
 
 IntArray = npt.NDArray[np.integer]
 
@@ -40,59 +41,6 @@ _SWEEPS = 5
 _MOST_ARMS = 128  # arms of one type from which the common numbers are learned; more would not change them visibly
 _CELLS = 6_000_000  # hyper draws x arms x nodes worked on at once
 _REACH = 5.0  # the credited rate's nodes reach at most so far down from the highest, in logs
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Measured:
-    """What tests counted: M rows, each a test of one arm, or one arm's part of a test of several.
-
-    Args:
-        arm: Position of the arm, shape (M,).
-        exposures: The treated group's exposures, times their maturity, shape (M,).
-        control: Conversions of the held-out group.
-        odds: Treated over held-out users.
-        beyond: Conversions of the treated group that are not credited to the arm.
-        effect, error: Caused conversions of the treated and their standard error, where no counts are known (NaN elsewhere).
-        moved: Relative standard deviation of what the background does between the test and now, or between the arms of one test.
-        level: Background per exposure during the test, relative to that of the credited rates, shape (M,).
-        late: Share of what is caused that no test has seen when it is read.
-    """
-
-    arm: IntArray
-    exposures: FloatArray
-    control: FloatArray
-    odds: FloatArray
-    beyond: FloatArray
-    effect: FloatArray
-    error: FloatArray
-    moved: FloatArray
-    level: FloatArray
-    late: float = 0.0
-
-    @classmethod
-    def nothing(cls) -> Measured:
-        """Return that nothing was tested."""
-        none = np.empty(0)
-        return cls(
-            arm=np.empty(0, dtype=np.int64), exposures=none, control=none, odds=none, beyond=none, effect=none, error=none, moved=none,
-            level=none,
-        )  # fmt: skip
-
-    def log_likelihood(self, row: int, r: FloatArray, b: FloatArray, v: FloatArray) -> FloatArray:
-        """Return the log likelihood of one row; the three are broadcast.
-
-        The held-out group's count is negative binomial around ``(n (b - (v - 1) r) + beyond) / odds``: Poisson, the noise of what is not
-        credited, and what the background does meanwhile.
-        """
-        n, v = self.exposures[row], v * (1.0 - self.late)
-        if np.isfinite(self.error[row]):
-            off = n * v * r - self.effect[row]
-            return np.asarray(-0.5 * off**2 / (self.error[row] ** 2 + (self.moved[row] * n * v * r) ** 2))
-        b = self.level[row] * b
-        mean = np.maximum(n * (b - (v - 1.0) * r) + self.beyond[row], 0.02 * n * (r + b)) / self.odds[row]
-        more = (max(self.beyond[row], 0.0) + 1.0) / self.odds[row] ** 2 + (self.moved[row] * mean) ** 2
-        k, c = mean**2 / more, self.control[row]
-        return np.asarray(special.gammaln(c + k) - special.gammaln(k) - k * np.log1p(mean / k) + c * np.log(mean / (k + mean)))
 
 
 @attrs.frozen(kw_only=True, eq=False)

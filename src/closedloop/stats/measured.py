@@ -1,4 +1,4 @@
-"""Lift tests as rows of counts, arm by arm: what `closedloop.stats.background` learns from.
+"""Lift tests as rows of counts, arm by arm, and their likelihood: what `closedloop.stats.background` learns from.
 
 Law of this file: a test of one arm is one row. A test of several is shared by their exposures, and each part is trusted less, because the
 backgrounds of arms differ.
@@ -9,20 +9,76 @@ them there are. A test read when the account had half of today's conversions saw
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from closedloop.records.arms import Arms
 from closedloop.records.causes import CausalEvidence
 from closedloop.records.interval import FloatArray
 from closedloop.records.lift import LiftResult
 from closedloop.records.outcomes import Outcomes
-from closedloop.stats.background import Measured
+
+IntArray = npt.NDArray[np.integer]
 
 _APART = 0.5  # relative spread of the backgrounds of arms that one test covers together
 _HALF_LIFE = 14.0  # days: what an arm's rate of late rests on
 _WEEK = 7
 _FARTHEST = 20.0  # levels further apart than this are no measurement of one background any more
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Measured:
+    """What tests counted: M rows, each a test of one arm, or one arm's part of a test of several.
+
+    Args:
+        arm: Position of the arm, shape (M,).
+        exposures: The treated group's exposures, times their maturity, shape (M,).
+        control: Conversions of the held-out group.
+        odds: Treated over held-out users.
+        beyond: Conversions of the treated group that are not credited to the arm.
+        effect, error: Caused conversions of the treated and their standard error, where no counts are known (NaN elsewhere).
+        moved: Relative standard deviation of what the background does between the test and now, or between the arms of one test.
+        level: Background per exposure during the test, relative to that of the credited rates, shape (M,).
+        late: Share of what is caused that no test has seen when it is read.
+    """
+
+    arm: IntArray
+    exposures: FloatArray
+    control: FloatArray
+    odds: FloatArray
+    beyond: FloatArray
+    effect: FloatArray
+    error: FloatArray
+    moved: FloatArray
+    level: FloatArray
+    late: float = 0.0
+
+    @classmethod
+    def nothing(cls) -> Measured:
+        """Return that nothing was tested."""
+        none = np.empty(0)
+        return cls(
+            arm=np.empty(0, dtype=np.int64), exposures=none, control=none, odds=none, beyond=none, effect=none, error=none, moved=none,
+            level=none,
+        )  # fmt: skip
+
+    def log_likelihood(self, row: int, r: FloatArray, b: FloatArray, v: FloatArray) -> FloatArray:
+        """Return the log likelihood of one row; the three are broadcast.
+
+        The held-out group's count is negative binomial around ``(n (b - (v - 1) r) + beyond) / odds``: Poisson, the noise of what is not
+        credited, and what the background does meanwhile.
+        """
+        n, v = self.exposures[row], v * (1.0 - self.late)
+        if np.isfinite(self.error[row]):
+            off = n * v * r - self.effect[row]
+            return np.asarray(-0.5 * off**2 / (self.error[row] ** 2 + (self.moved[row] * n * v * r) ** 2))
+        b = self.level[row] * b
+        mean = np.maximum(n * (b - (v - 1.0) * r) + self.beyond[row], 0.02 * n * (r + b)) / self.odds[row]
+        more = (max(self.beyond[row], 0.0) + 1.0) / self.odds[row] ** 2 + (self.moved[row] * mean) ** 2
+        k, c = mean**2 / more, self.control[row]
+        return np.asarray(special.gammaln(c + k) - special.gammaln(k) - k * np.log1p(mean / k) + c * np.log(mean / (k + mean)))
 
 
 def measured_by(
