@@ -69,6 +69,7 @@ def test_each_conversion_counts_whole_for_each_arm_of_its_journey(batch_of, rows
     count, value = by_hand(rows)
     for i, (arm,) in enumerate(joined.arms):
         assert joined.per_arm("credit")[i] == count.get(arm, 0)
+        assert outcomes.to_columns()["participation"][i] == count.get(arm, 0)
         assert joined.per_arm("value")[i] == pytest.approx(value.get(arm, 0))
     if model == "last":
         assert (outcomes.per_arm("credit") <= joined.per_arm("credit")).all()

@@ -37,12 +37,20 @@ class HoldoutCounts:
         if not users > 0:
             raise InputError("both groups of a holdout need users", attribute.name, users)
 
-    def lift(self, attributed: float, where: Mapping[str, str]) -> LiftResult:
+    def lift(
+        self,
+        attributed: float,
+        where: Mapping[str, str],
+        *,
+        participated: float | None = None,
+        conversions_per_day: float | None = None,
+    ) -> LiftResult:
         """Return it as a lift test.
 
         Args:
             attributed: Conversions credited to the tested arms while it ran, under the attribution's own window.
             where: Tags of the tested arms.
+            participated, conversions_per_day: As in `LiftResult`.
 
         Raises:
             InputError: Nothing was credited, so that there is nothing to correct.
@@ -60,4 +68,6 @@ class HoldoutCounts:
             control=self.control,
             treated_users=self.treated_users,
             control_users=self.control_users,
+            participated=participated,
+            conversions_per_day=conversions_per_day,
         )

@@ -187,7 +187,8 @@ class Outcomes:
         return np.bincount(self.spend.arm, weights=self.spend.spend, minlength=len(self.arms)).astype(np.float64)
 
     def to_columns(self) -> dict[str, Any]:
-        """Return one row per arm: tags, exposures by kind, spend, credited conversions with their interval, revenue."""
+        """Return one row per arm: tags, exposures by kind, spend, credited conversions with their interval, revenue, participation."""
+        joined = {} if self.participation is None else {"participation": self.participation.per_arm("credit")}
         return {
             **self.arms.to_columns(),
             "clicks": self.per_arm("exposures", 0),
@@ -197,6 +198,7 @@ class Outcomes:
             "credit_low": self.credits.low,
             "credit_high": self.credits.high,
             "value": self.per_arm("value"),
+            **joined,
         }
 
     def to_frame(self, library: Literal["pandas", "polars"] = "pandas") -> Any:
