@@ -6,8 +6,10 @@ arms. Nothing loops over arms.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Literal
 
 import attrs
 import numpy as np
@@ -15,7 +17,7 @@ import numpy.typing as npt
 
 from closedloop.classify.assemble import assemble
 from closedloop.classify.caused import SLICES, Incrementality, caused_rates, factors
-from closedloop.classify.evidence import Evidence, gather, now_microseconds
+from closedloop.classify.evidence import Evidence, Untagged, gather, now_microseconds
 from closedloop.classify.rates import Learned, fit_rates, learn, rates_given
 from closedloop.classify.state import RateState
 from closedloop.errors import ConfigurationError, WindowMismatchError
@@ -54,6 +56,11 @@ class BayesClassifier:
         half_life: Age at which evidence counts half, such as ``"28d"``; None (the default) lets the data say how far back the
             present goes: calm, broken or drifting, each weighed by its evidence and by how common it is among the arms.
         breaks_per_year: Typical breaks of an arm's rate per year, for the default; 0 forgets nothing.
+        missing: What is assumed of events without all tags. ``"unknown"`` (the default): nothing; intervals then hold whoever they
+            belong to (``identified``), and so do ranks and P(best), jointly: an untagged conversion is one arm's at most.
+            ``"at random"``: an arm owns as large a share of the untagged exposures that it fits as of the tagged ones, give or take
+            ``missing_spread``.
+        missing_spread: How far the log of what an arm owns of the untagged may be from that (a standard deviation), for ``"at random"``.
         groups: Tag columns whose combinations pool their arms; those that the arms lack are left out.
         seed: Seed of the draws behind P(best), the expected loss and sums over kinds of touch.
         incrementality: What turns credit into cause; rates, costs and ranks are then of caused conversions. `CausalEvidence` (lift tests
@@ -72,6 +79,8 @@ class BayesClassifier:
     level: float = attrs.field(default=0.9, kw_only=True)
     half_life: timedelta | None = attrs.field(default=None, converter=_half_life, kw_only=True)
     breaks_per_year: float = attrs.field(default=2.0, kw_only=True)
+    missing: Literal["unknown", "at random"] = attrs.field(default="unknown", kw_only=True)
+    missing_spread: float = attrs.field(default=0.2, kw_only=True)
     groups: tuple[str, ...] = attrs.field(default=("platform", "audience"), converter=tuple, kw_only=True)
     seed: int = attrs.field(default=0, kw_only=True)
     incrementality: Incrementality | None = attrs.field(default=None, kw_only=True, eq=False)
@@ -79,6 +88,10 @@ class BayesClassifier:
     def __attrs_post_init__(self) -> None:
         if not 0.0 < self.level < 1.0:
             raise ConfigurationError("a level lies between 0 and 1", "level", self.level, "use 0.9 for a 90 % interval")
+        if self.missing not in ("unknown", "at random"):
+            raise ConfigurationError("untagged events are missing in no such way", "missing", self.missing, None, ("unknown", "at random"))
+        if not (self.missing_spread >= 0.0 and math.isfinite(self.missing_spread)):
+            raise ConfigurationError("a spread is zero or more and finite", "missing_spread", self.missing_spread)
         if self.half_life is not None and self.half_life <= timedelta(0):
             raise ConfigurationError("a half-life is longer than zero", "half_life", str(self.half_life))
         if not 0.0 <= self.breaks_per_year < _YEAR:
@@ -140,7 +153,9 @@ class BayesClassifier:
         """Return the hazard of a break, the evidence, and the group of each arm in canonical order with the groups' names."""
         days = None if self.half_life is None else self.half_life / timedelta(days=1)
         hazard = self.breaks_per_year / _YEAR if days is None else None
-        evidence = gather(outcomes, half_life_days=days, now_us=now_us, cost_half_life_days=days or _COST_HALF_LIFE)
+        untagged: Untagged = "bounded" if self.missing == "unknown" else float(self.missing_spread)
+        cost_days = days or _COST_HALF_LIFE
+        evidence = gather(outcomes, half_life_days=days, now_us=now_us, cost_half_life_days=cost_days, untagged=untagged)
         group, names = evidence.arms.take(evidence.canonical).groups(self.groups)
         return hazard, evidence, group, names
 

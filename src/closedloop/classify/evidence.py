@@ -6,24 +6,27 @@ everything computed from them, draws included, does not depend on the order in w
 
 from __future__ import annotations
 
+from typing import Literal
+
 import attrs
 import numpy as np
 import numpy.typing as npt
 
+from closedloop.classify.ages import RECENT_DAYS, VOLUME_DAYS, AgeWeights
 from closedloop.classify.grid import AgeGrid
+from closedloop.classify.untagged import Pattern, at_random, by_block, incomplete, patterns_of, pool_of
 from closedloop.errors import InputError
 from closedloop.records.arms import Arms
 from closedloop.records.interval import FloatArray
 from closedloop.records.moments import US_PER_DAY
 from closedloop.records.outcomes import Outcomes
+from closedloop.records.pool import Pool
 from closedloop.records.window import TOUCH_KINDS
-from closedloop.stats.gamma_poisson import PearsonSums, pearson_sums, totals
+from closedloop.stats.gamma_poisson import PearsonSums, pearson_sums
 
 Rows = slice | npt.NDArray[np.intp]
+Untagged = float | Literal["left out", "bounded"]
 
-_RECENT_DAYS = 7  # days over which exposure and spend a day are measured
-_VOLUME_DAYS = 28  # most days over which conversions a week are counted
-_BLOCK_EDGES = np.array([1, 2, 4, 8, 14, 28, 56, 112])  # ages in days between which a break can be placed
 _AHEAD_DAYS = 1  # a cohort may lie this far after now: clocks of sources differ
 
 
@@ -42,14 +45,17 @@ class KindEvidence:
         block_age: Greatest age of each block in days, shape (B,).
         counts, exposures: Credit, and exposure x maturity, shape (A, B).
         untagged_counts, untagged_exposures: The same of the untagged cohorts that could belong to the arm, shape (A, B), None when
-            everything is tagged.
+            everything is tagged or tags are taken to be lost at random.
+        blind, blind_recent: Untagged exposures of its own per tagged one, if tags are lost at random, under the weights of the spend and
+            over the recent days, shape (A,).
+        blind_spread: Standard deviation of the log rate for not knowing that share, shape (A,); zero where nothing is taken for random.
         count, exposure: Recency-weighted sums, shape (A,).
         full_exposure: Recency-weighted exposure without maturity.
         cost_exposure: The same with the weights of the spend: what the weighted spend bought.
         exposure_age: Recency-weighted exposure x age in days.
         credit_dispersion: Sum of squared credits over sum of credits, 1 for whole credits.
         squared: Sum of squared recency weights x credit.
-        per_day: Exposures a day over the recent days.
+        per_day: Exposures a day over the recent days, with the untagged ones that are the arm's own if tags are lost at random.
         weekly: Mature conversions a week.
         pearson: Residuals of the cohorts around their arm's and block's mean, summed per arm.
     """
@@ -66,6 +72,9 @@ class KindEvidence:
     exposures: FloatArray
     untagged_counts: FloatArray | None
     untagged_exposures: FloatArray | None
+    blind: FloatArray
+    blind_recent: FloatArray
+    blind_spread: FloatArray
     count: FloatArray
     exposure: FloatArray
     full_exposure: FloatArray
@@ -95,7 +104,10 @@ class Evidence:
         spend, spend_weighted: Spend per arm, raw and recency-weighted, shape (A,).
         spend_per_day: Over the recent days, shape (A,).
         value, value_squared, value_count: Revenue, its squares and the credit behind it, all kinds, shape (A,).
+        spend_blind: Untagged spend of its own per tagged unit, if tags are lost at random, shape (A,).
         tagged_share: Shape (A,).
+        pools: Untagged credit of all kinds, and untagged spend (exposures where nothing is spent), to be owned jointly; None where
+            everything is tagged, or tags are taken to be lost at random.
     """
 
     arms: Arms
@@ -108,7 +120,9 @@ class Evidence:
     value: FloatArray
     value_squared: FloatArray
     value_count: FloatArray
+    spend_blind: FloatArray
     tagged_share: FloatArray
+    pools: tuple[Pool, Pool] | None
 
 
 def gather(
@@ -118,6 +132,7 @@ def gather(
     now_us: int | None,
     cost_half_life_days: float = 28.0,
     last_days: float | None = None,
+    untagged: Untagged = "left out",
 ) -> Evidence:
     """Return the evidence of the complete arms.
 
@@ -127,6 +142,8 @@ def gather(
         now_us: Microseconds UTC, None to trust the watermark.
         cost_half_life_days: Half-life of the weights of spend and of the exposure that it bought.
         last_days: Leave out what is older than so many days before the watermark.
+        untagged: What incomplete arms count for: nothing, bounds on what complete arms may own, or what these own if tags are lost at
+            random, as a number: how far the log of an arm's share of them may be from that.
 
     Raises:
         InputError: A cohort lies in the future, or a number is negative or not finite.
@@ -153,16 +170,28 @@ def gather(
     for grid in (*grids.values(), of_spend):
         _earliest(grid, marks, first)
     watermark, first = marks[ranked], first[ranked]
-    patterns = _patterns(outcomes.arms, ranked)
+    patterns = patterns_of(outcomes.arms, ranked)
+    used = [] if untagged == "left out" else patterns
     oldest = max([float(g.ages[0]) for g in grids.values()], default=1.0)
     kinds, money = {}, np.zeros((3, len(ranked)))
     for name, grid in grids.items():
         weights = AgeWeights.of(grid.ages, oldest, half_life_days, cost_half_life_days)
-        kinds[name], value = _kind(
-            outcomes, name, _tagged(c.arm, position, rows_of[name]), grid, weights, position, ranked, watermark, first, patterns
-        )
+        rows_used = _tagged(c.arm, position, rows_of[name])
+        kinds[name], value = _kind(outcomes, name, rows_used, grid, weights, position, ranked, watermark, first, used, untagged)
         money += value
-    spend = _spend(s.spend, of_spend, ranked, cost_half_life_days)
+    of_ages = _spend_weights(of_spend.ages, cost_half_life_days)
+    spend = np.zeros((4, len(ranked)))
+    for at, cut in of_spend.cuts(ranked):
+        spend[:, at] = (cut.table(s.spend) @ of_ages).T
+    lost_spend = incomplete(of_spend, of_ages, (s.spend,), used)
+    pools = None
+    if used and untagged == "bounded":
+        credit, exposures = np.zeros(len(outcomes.arms)), np.zeros(len(outcomes.arms))
+        for grid in grids.values():
+            w = AgeWeights.of(grid.ages, oldest, half_life_days, cost_half_life_days)
+            credit += incomplete(grid, w.recency[:, None], (c.credit,), used)[:, 0]
+            exposures += incomplete(grid, w.cost[:, None], (c.exposures,), used)[:, 0]
+        pools = pool_of(credit, used), pool_of(lost_spend[:, 1] if spend[1].any() else exposures, used)
     return Evidence(
         arms=arms,
         canonical=canonical,
@@ -174,7 +203,9 @@ def gather(
         value=money[0],
         value_squared=money[1],
         value_count=money[2],
+        spend_blind=at_random(spend[1], lost_spend[:, 1], used),
         tagged_share=_tagged_share(outcomes, ranked, patterns),
+        pools=pools,
     )
 
 
@@ -208,55 +239,19 @@ def _earliest(grid: AgeGrid, marks: FloatArray, first: FloatArray) -> None:
     first[some] = np.minimum(first[some], marks[some] - oldest)
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class AgeWeights:
-    """What each age counts for, D ages: columns by which tables of rows are multiplied.
-
-    Args:
-        age: In days, shape (D,).
-        recency, cost, recent, today, month: Weights, shape (D,).
-        member: Which block each age belongs to, shape (D, B) of zeros and ones.
-        ends: Greatest age of each block, oldest block first, shape (B,).
-        half_life_days: Of the recency.
-    """
-
-    age: FloatArray
-    recency: FloatArray
-    cost: FloatArray
-    recent: FloatArray
-    today: FloatArray
-    month: FloatArray
-    member: FloatArray
-    ends: FloatArray
-    half_life_days: float | None
-
-    @classmethod
-    def of(cls, age: FloatArray, oldest: float, half_life_days: float | None, cost_half_life_days: float) -> AgeWeights:
-        """Return the weights of some ages, blocks cut by the oldest age of all."""
-        edges = _BLOCK_EDGES[oldest > _BLOCK_EDGES]
-        block = _block(age, edges)
-        ends = np.concatenate([edges, [max(oldest, float(edges[-1]) + 1.0) if len(edges) else max(oldest, 1.0)]])[::-1].astype(np.float64)
-        return cls(
-            age=age,
-            recency=_recency(age, half_life_days),
-            cost=_recency(age, cost_half_life_days),
-            recent=((age >= 1.0) & (age <= _RECENT_DAYS)).astype(np.float64),
-            today=(age <= 0.0).astype(np.float64),
-            month=((age >= 1.0) & (age <= _VOLUME_DAYS)).astype(np.float64),
-            member=(block[:, None] == np.arange(len(ends))).astype(np.float64),
-            ends=ends,
-            half_life_days=half_life_days,
-        )
+def _spend_weights(age: FloatArray, cost_half_life_days: float) -> FloatArray:
+    """Return by age what spend counts for in all, weighted, over the recent days and today; shape (D, 4)."""
+    w = AgeWeights.of(age, 1.0, None, cost_half_life_days)
+    return np.stack([np.ones_like(w.age), w.cost, w.recent, w.today], axis=1)
 
 
-def _spend(amount: FloatArray, grid: AgeGrid, ranked: npt.NDArray[np.intp], cost_half_life_days: float) -> FloatArray:
-    """Return spend per ranked arm: all, weighted, of the recent days and of today; shape (4, A)."""
-    w = AgeWeights.of(grid.ages, 1.0, None, cost_half_life_days)
-    by = np.stack([np.ones_like(w.age), w.cost, w.recent, w.today], axis=1)
-    out = np.zeros((4, len(ranked)))
-    for at, cut in grid.cuts(ranked):
-        out[:, at] = (cut.table(amount) @ by).T
-    return out
+def _tagged_share(outcomes: Outcomes, ranked: npt.NDArray[np.intp], patterns: list[Pattern]) -> FloatArray:
+    """Return, per ranked arm, the share of exposures that carry all tags among those that are its own, lost at random, shape (A,)."""
+    share = np.ones(len(ranked))
+    for kind in (0, 1) if patterns else ():
+        exposures = outcomes.per_arm("exposures", kind)
+        share = np.minimum(share, 1.0 / (1.0 + at_random(exposures[ranked], exposures, patterns)))
+    return share
 
 
 def _canonical(arms: Arms) -> npt.NDArray[np.intp]:
@@ -302,17 +297,9 @@ def _watermark_days(outcomes: Outcomes, now_us: int | None) -> FloatArray:
     return np.array([*by_code, float(fallback)])[platform.codes]
 
 
-def _recency(age: FloatArray, half_life_days: float | None) -> FloatArray:
-    """Return the weight of each age in whole days."""
-    if half_life_days is None:
-        return np.ones_like(age)
-    whole = np.maximum(age, 0.0).astype(np.intp)
-    return np.asarray(np.exp2(-np.arange(whole.max(initial=0) + 1) / half_life_days)[whole])
-
-
 def _per_day(recent: FloatArray, today: FloatArray, watermark: FloatArray, first: FloatArray) -> FloatArray:
     """Return amounts a day over the last whole days before the watermark; over the first day itself for what began on it."""
-    days = np.clip(np.where(np.isfinite(first), watermark - first, 1.0), 0.0, float(_RECENT_DAYS))
+    days = np.clip(np.where(np.isfinite(first), watermark - first, 1.0), 0.0, float(RECENT_DAYS))
     return np.asarray(np.where(days >= 1.0, recent, today) / np.maximum(days, 1.0))
 
 
@@ -327,6 +314,7 @@ def _kind(
     watermark: FloatArray,
     first: FloatArray,
     patterns: list[Pattern],
+    untagged: Untagged,
 ) -> tuple[KindEvidence, FloatArray]:
     """Return the evidence of one kind of touch, and value, squared value and credit per arm, shape (3, A)."""
     c = outcomes.cohorts
@@ -352,9 +340,15 @@ def _kind(
             money[0, at], money[1, at] = cut.sum(c.value), cut.sum(c.value_squared)
     raw = of_credit[:, blocks + 3]
     money[2] = raw
-    untagged_counts, untagged_exposures = _untagged(grid, w, c.credit, c.exposures, c.maturity, patterns, n)
+    more_counts = more_exposures = None
+    if patterns and untagged == "bounded":
+        by = w.member * w.recency[:, None]
+        more_counts = by_block(grid, by, (c.credit,), patterns, n)
+        more_exposures = by_block(grid, by, (c.exposures, c.maturity), patterns, n)
+    lost = incomplete(grid, np.stack([w.cost, w.recent], axis=1), (c.exposures,), patterns)
+    blind, blind_recent = (at_random(of_exposure[:, 1 + 2 * i], lost[:, i], patterns) for i in (0, 1))
     shares = _shares(outcomes, name)
-    days = np.clip(np.where(np.isfinite(first), watermark - first, 7.0), 7.0, float(_VOLUME_DAYS)).astype(np.intp)
+    days = np.clip(np.where(np.isfinite(first), watermark - first, 7.0), 7.0, float(VOLUME_DAYS)).astype(np.intp)
     evidence = KindEvidence(
         kind=TOUCH_KINDS.index(name),
         rows=rows,
@@ -366,8 +360,11 @@ def _kind(
         block_age=w.ends,
         counts=np.ascontiguousarray(of_credit[:, :blocks]),
         exposures=np.ascontiguousarray(of_mature[:, :blocks]),
-        untagged_counts=untagged_counts,
-        untagged_exposures=untagged_exposures,
+        untagged_counts=more_counts,
+        untagged_exposures=more_exposures,
+        blind=blind,
+        blind_recent=blind_recent,
+        blind_spread=blind / (1.0 + blind) * (untagged if isinstance(untagged, float) else 0.0),
         count=of_credit[:, blocks],
         exposure=of_mature[:, blocks],
         full_exposure=of_exposure[:, 0],
@@ -375,7 +372,7 @@ def _kind(
         exposure_age=of_exposure[:, 2],
         credit_dispersion=np.where((raw > 0) & (squares > 0), squares / np.where(raw > 0, raw, 1.0), 1.0),
         squared=of_credit[:, blocks + 1],
-        per_day=_per_day(of_exposure[:, 3], of_exposure[:, 4], watermark, first),
+        per_day=_per_day(of_exposure[:, 3], of_exposure[:, 4], watermark, first) * (1.0 + blind_recent),
         # Conversions a week over the last 28 days, each day counted with the share of its conversions seen by now.
         weekly=7.0 * of_credit[:, blocks + 2] / np.maximum(np.cumsum(shares)[days], 1.0),
         pearson=pearson,
@@ -383,95 +380,15 @@ def _kind(
     return evidence, money
 
 
-def _untagged(
-    grid: AgeGrid, w: AgeWeights, credit: FloatArray, exposures: FloatArray, maturity: FloatArray, patterns: list[Pattern], n: int
-) -> tuple[FloatArray | None, FloatArray | None]:
-    """Return credit and mature exposure of the untagged cohorts that could belong to each arm, by block, shape (A, B) each."""
-    if not patterns:
-        return None, None
-    blocks = len(w.ends)
-    by = w.member * w.recency[:, None]
-    found = np.zeros((2, n, blocks))
-    for pattern in patterns:
-        arms = np.flatnonzero(pattern.cell_of_arm >= 0)
-        sums = np.zeros((2, pattern.n_cells, blocks))
-        for at, cut in grid.cuts(arms):
-            cells = pattern.cell_of_arm[arms[at]]
-            np.add.at(sums[0], cells, cut.table(credit) @ by)
-            np.add.at(sums[1], cells, cut.table(exposures, maturity) @ by)
-        found += sums[:, pattern.cell_of_ranked]
-    return found[0], found[1]
-
-
-def _block(age: FloatArray, edges: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-    """Return the block of each age in whole days, counted from the oldest block."""
-    whole = np.clip(age, 0, edges[-1] + 1 if len(edges) else 0).astype(np.intp)
-    table = len(edges) - np.searchsorted(edges, np.arange(whole.max(initial=0) + 1), side="left")
-    return np.asarray(table[whole])
-
-
 def _shares(outcomes: Outcomes, name: str) -> FloatArray:
     """Return the share of conversions seen by age in days, shape (29,): zero at age 0, 1 beyond the window."""
-    shares = np.ones(_VOLUME_DAYS + 1)
+    shares = np.ones(VOLUME_DAYS + 1)
     shares[0] = 0.0
     curve = outcomes.delay.get(name)
     if curve is not None:
-        upto = min(len(curve.share_seen), _VOLUME_DAYS)
+        upto = min(len(curve.share_seen), VOLUME_DAYS)
         shares[1 : upto + 1] = curve.share_seen[:upto]
     return shares
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Pattern:
-    """Incomplete arms with the same tags missing, joined to the complete arms that they could be.
-
-    Args:
-        n_cells: Number of distinct combinations of the known tags.
-        cell_of_ranked: Cell of each ranked arm, shape (A,).
-        cell_of_arm: Cell of each arm of the outcomes that has this pattern, -1 for the others.
-    """
-
-    n_cells: int
-    cell_of_ranked: npt.NDArray[np.intp]
-    cell_of_arm: npt.NDArray[np.intp]
-
-
-def _patterns(arms: Arms, ranked: npt.NDArray[np.intp]) -> list[Pattern]:
-    missing = ~arms.complete
-    if not missing.any():
-        return []
-    known = arms.codes >= 0
-    codes = arms.codes[ranked]
-    out = []
-    for pattern in np.unique(known[missing], axis=0):
-        at = np.flatnonzero(missing & (known == pattern).all(axis=1))
-        both = np.concatenate([codes[:, pattern], arms.codes[at][:, pattern]])
-        distinct, cell = np.unique(both, axis=0, return_inverse=True)
-        cell = cell.reshape(-1).astype(np.intp)
-        of_arm = np.full(len(arms), -1, dtype=np.intp)
-        of_arm[at] = cell[len(ranked) :]
-        out.append(Pattern(n_cells=max(len(distinct), 1), cell_of_ranked=cell[: len(ranked)], cell_of_arm=of_arm))
-    return out
-
-
-def _tagged_share(outcomes: Outcomes, ranked: npt.NDArray[np.intp], patterns: list[Pattern]) -> FloatArray:
-    """Return, per ranked arm, the share of exposures that carry all tags among those that could be its own, shape (A,).
-
-    Untagged exposures compatible with several arms are split in proportion to the arms' tagged ones.
-    """
-    share = np.ones(len(ranked))
-    if not patterns:
-        return share
-    for kind in (0, 1):
-        exposures = outcomes.per_arm("exposures", kind)
-        ratio = np.zeros(len(ranked))
-        for p in patterns:
-            tagged = totals(p.cell_of_ranked, exposures[ranked], p.n_cells)
-            at = np.flatnonzero(p.cell_of_arm >= 0)
-            untagged = totals(p.cell_of_arm[at], exposures[at], p.n_cells)
-            ratio += (untagged / np.where(tagged > 0, tagged, np.inf))[p.cell_of_ranked]
-        share = np.minimum(share, 1.0 / (1.0 + ratio))
-    return share
 
 
 def now_microseconds(outcomes: Outcomes, now_us: int | None) -> int:

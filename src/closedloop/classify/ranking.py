@@ -79,7 +79,7 @@ def rank_arms(
         pool, place = _places(mine)
         p_better[at] = place.mean(axis=0)
         log = np.log(np.maximum(mine, 1e-300))
-        contenders = at[_highest(2.0 * log[2] - log[1], _CONTENDERS)]  # about the 97th percentile: the uncertain may be best too
+        contenders = at[highest(2.0 * log[2] - log[1], _CONTENDERS)]  # about the 97th percentile: the uncertain may be best too
         if cdf is None:
             drawn = draw(np.random.default_rng([seed, 1]), draws, contenders)
             p_best[contenders] = np.bincount(drawn.argmax(axis=1), minlength=len(contenders)) / len(drawn)
@@ -129,7 +129,7 @@ def _integrated(points: FloatArray, cdf: Cdf, at: npt.NDArray[np.intp]) -> tuple
     return np.asarray(wins / total if total > 0 else np.full(len(at), 1.0 / len(at))), float(best)
 
 
-def _highest(values: FloatArray, n: int) -> npt.NDArray[np.intp]:
+def highest(values: FloatArray, n: int) -> npt.NDArray[np.intp]:
     """Return the positions of the ``n`` highest values in their order of position; of equal ones the first."""
     if len(values) <= n:
         return np.arange(len(values))

@@ -17,7 +17,7 @@ from closedloop.classify.evidence import KindEvidence
 from closedloop.classify.recency import Blocks, Groups, Past, learn_shares, present
 from closedloop.records.interval import FloatArray
 from closedloop.records.outcomes import DelayCurve, Outcomes
-from closedloop.records.signal import GammaMixture
+from closedloop.records.posterior import GammaMixture
 from closedloop.stats.gamma_poisson import GroupPriors, fit_group_priors, mixture_quantile, mixture_quantiles, pearson_dispersion
 
 _DELAY_DRAWS = 256
@@ -67,10 +67,19 @@ class Rates:
         low, estimate, high = quantiles(own, (tail, 0.5, 1.0 - tail))
         if self.fewest is None or self.most is None:
             return low, estimate, high
-        few, many = _at(self.fewest, at), _at(self.most, at)
-        spread = np.sqrt(np.maximum(moments(few)[1], moments(many)[1]))
-        tails = _imbens_manski(np.maximum(moments(many)[0] - moments(few)[0], 0.0) / np.maximum(spread, 1e-300), level)
-        return np.minimum(quantile(few, tails), low), estimate, np.maximum(quantile(many, 1.0 - tails), high)
+        ends = _ends_of_set(_at(self.fewest, at), _at(self.most, at), level)
+        return np.minimum(ends[0], low), estimate, np.maximum(ends[1], high)
+
+    def ends_per_tagged(self, level: float, at: npt.NDArray[np.intp]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return low, median and high of conversions, untagged ones that could be the arm's own included, per *tagged* exposure.
+
+        What the tagged exposures cost is known, so this, not the rate, is what a cost per conversion rests on.
+        """
+        low, estimate, high = attrs.evolve(self, fewest=None, most=None).interval(level, at)
+        if self.most is None:
+            return low, estimate, high
+        few, many = _ends_of_set(_at(self.mixture, at), _at(self.most, at), level)
+        return few, estimate, np.maximum(many, few)
 
     def scaled(self, mean: FloatArray, variance: FloatArray, share: FloatArray) -> Rates:
         """Return the posterior of the rate times an independent factor, given in slices.
@@ -90,6 +99,13 @@ class Rates:
 
         fewest, most = (None if m is None else times(m) for m in (self.fewest, self.most))
         return attrs.evolve(self, mixture=times(self.mixture), fewest=fewest, most=most)
+
+
+def _ends_of_set(few: GammaMixture, many: GammaMixture, level: float) -> tuple[FloatArray, FloatArray]:
+    """Return the ends of the interval of a rate between two posteriors' rates."""
+    spread = np.sqrt(np.maximum(moments(few)[1], moments(many)[1]))
+    tails = _imbens_manski(np.maximum(moments(many)[0] - moments(few)[0], 0.0) / np.maximum(spread, 1e-300), level)
+    return quantile(few, tails), quantile(many, 1.0 - tails)
 
 
 def _imbens_manski(width: FloatArray, level: float) -> FloatArray:
@@ -124,12 +140,7 @@ def moments(mixture: GammaMixture) -> tuple[FloatArray, FloatArray]:
 
 
 def _at(mixture: GammaMixture, index: npt.NDArray[np.intp]) -> GammaMixture:
-    return mixture if len(index) == len(mixture.shape) else take(mixture, index)
-
-
-def take(mixture: GammaMixture, index: npt.NDArray[np.intp]) -> GammaMixture:
-    """Return the posteriors at the given positions."""
-    return GammaMixture(shape=mixture.shape[index], rate=mixture.rate[index], weight=mixture.weight[index])
+    return mixture if len(index) == len(mixture.shape) else mixture.take(index)
 
 
 def independent(shape: FloatArray, rate: FloatArray, *, volume: FloatArray) -> Rates:
@@ -314,7 +325,7 @@ def rates_given(learned: Learned, outcomes: Outcomes, e: KindEvidence, group: Gr
         common = (learned.priors, learned.share, hazard or 0.0)
         fewest = present(attrs.evolve(blocks, exposures=blocks.exposures + more_x), *common, seen=blocks)
         most = present(attrs.evolve(blocks, counts=blocks.counts + more_c), *common, seen=blocks)
-    return Rates(
+    rates = Rates(
         mixture=found.mixture,
         broke=found.broke,
         borrowed=found.borrowed,
@@ -325,6 +336,7 @@ def rates_given(learned: Learned, outcomes: Outcomes, e: KindEvidence, group: Gr
         most=None if most is None else most.mixture,
         priors=learned.priors,
     )
+    return rates.scaled(np.ones((1, n)), e.blind_spread[None] ** 2, np.ones(1)) if e.blind_spread.any() else rates
 
 
 def _delay_covariance(curve: DelayCurve | None, seed: int) -> FloatArray:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from closedloop.records.interval import FloatArray
-from closedloop.records.signal import GammaMixture
+from closedloop.records.posterior import GammaMixture
 from closedloop.stats.changepoint import last_break, shares, walk, weights
 from closedloop.stats.gamma_poisson import GroupPriors, posterior_mixture
 

@@ -15,13 +15,13 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from closedloop.classify.evidence import AgeWeights
+from closedloop.classify.ages import AgeWeights
 from closedloop.classify.grid import AgeGrid
 from closedloop.classify.rates import Counted, Learned
 from closedloop.classify.recency import Groups, present
 from closedloop.errors import ConfigurationError, InputError
 from closedloop.records.interval import FloatArray
-from closedloop.records.signal import GammaMixture
+from closedloop.records.posterior import GammaMixture
 from closedloop.stats.gamma_poisson import GroupPriors
 
 Key = npt.NDArray[np.int64]

@@ -12,55 +12,12 @@ import numpy.typing as npt
 from closedloop.display import frame, html_table, number, text_table
 from closedloop.errors import ConfigurationError
 from closedloop.records.arms import Arm, Arms
-from closedloop.records.interval import FloatArray, Interval, Intervals
+from closedloop.records.interval import FloatArray, Interval, IntervalKind, Intervals
 from closedloop.records.outcomes import Outcomes
+from closedloop.records.posterior import GammaMixture, Untagged, correlated, coupled
 from closedloop.records.window import AttributionWindow
 
-
-@attrs.frozen(kw_only=True, eq=False)
-class GammaMixture:
-    """Posterior of one rate per arm: a mixture of Gamma densities (one component when nothing is forgotten).
-
-    Args:
-        shape, rate: Gamma parameters, shape (A, R); mean ``shape / rate`` conversions per exposure.
-        weight: Mixture weights, shape (A, R), rows sum to 1.
-    """
-
-    shape: FloatArray
-    rate: FloatArray
-    weight: FloatArray
-
-    @property
-    def mean(self) -> FloatArray:
-        """Posterior mean per arm, shape (A,)."""
-        return np.asarray((self.weight * self.shape / self.rate).sum(axis=1))
-
-    def draws(self, rng: np.random.Generator, size: int) -> FloatArray:
-        """Return joint draws (independent over arms given the hyper-parameters), shape (size, A)."""
-        arms, components = self.shape.shape
-        if components == 1:
-            return rng.standard_gamma(self.shape[:, 0], (size, arms)) / self.rate[:, 0]
-        upper = np.cumsum(self.weight, axis=1)
-        u = rng.random((size, arms))
-        pick = np.zeros((size, arms), dtype=np.intp)
-        for r in range(components - 1):
-            pick += u > upper[:, r]
-        at = pick + components * np.arange(arms)
-        return np.asarray(rng.standard_gamma(self.shape.ravel()[at]) / self.rate.ravel()[at])
-
-
-def correlated(draws: FloatArray, shared: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Return the same draws of each arm in an order that gives arms their correlation through what they share.
-
-    Args:
-        draws: Independent draws, shape (D, A).
-        shared: Shape (A, K).
-        rng: Source of randomness.
-    """
-    own = np.sqrt(np.maximum(1.0 - (shared**2).sum(axis=1), 0.0))
-    score = rng.standard_normal((len(draws), shared.shape[1])) @ shared.T + own * rng.standard_normal(draws.shape)
-    place = np.argsort(np.argsort(score, axis=0), axis=0)
-    return np.asarray(np.take_along_axis(np.sort(draws, axis=0), place, axis=0))
+__all__ = ["GammaMixture", "Signal", "Signals", "correlated"]
 
 
 @attrs.frozen(kw_only=True)
@@ -115,6 +72,9 @@ class Signals:
         outcomes: The evidence itself.
         now_us: When it was made, microseconds UTC.
         rank_interval: Rank of each arm (1 is best), None where the classifier gives none.
+        p_best_range, expected_loss_range: What both can be whoever the untagged conversions (and spend) belong to, each to one arm at most;
+            the numbers themselves are those if tags are lost at random. None where everything is tagged or that is assumed.
+        untagged: What arms could own of the untagged evidence; None as above.
         shared: Correlation of each arm with K things that arms have in common, shape (A, K); None where arms are independent.
         caused_share: Caused over conversions that each arm took part in (over credited ones, where only credit is known), where
             rates, costs and ranks are of caused ones; None where credit is
@@ -145,6 +105,9 @@ class Signals:
     outcomes: Outcomes
     now_us: int
     rank_interval: Intervals | None = None
+    p_best_range: Intervals | None = None
+    expected_loss_range: Intervals | None = None
+    untagged: Untagged | None = None
     shared: FloatArray | None = None
     caused_share: Intervals | None = None
     caused_by: tuple[str, ...] = ()
@@ -178,6 +141,31 @@ class Signals:
             total += posterior.draws(rng, size) * self.exposures_per_day[kind]
         return total if self.shared is None else correlated(total, self.shared, rng)
 
+    def total_per_day(self, *, size: int = 2000, seed: int = 0) -> Interval:
+        """Return conversions a day of all these arms together at the recent exposure.
+
+        Where tags are missing it is the identified set of the *joint* total: from none of the untagged conversions to all that these arms
+        can own between them, each conversion counted once. Adding the arms' own intervals would count it once for every arm.
+        """
+        tail = (1.0 - self.rate.level) / 2.0
+        ends = (tail, 0.5, 1.0 - tail)
+        low, middle, high = np.quantile(self.draw_conversions_per_day(np.random.default_rng(seed), size).sum(axis=1), ends).tolist()
+        kind: IntervalKind = "credible"
+        if self.untagged is not None:
+            u, kind = self.untagged, "identified"
+            tagged, fullest = np.zeros((size, len(self))), np.zeros((size, len(self)))
+            for name, exposures in u.exposures_per_day.items():
+                tagged += self.posteriors[name].draws(np.random.default_rng(seed), size) * exposures
+                fullest += u.fullest[name].draws(np.random.default_rng(seed), size) * exposures
+            if self.shared is not None:
+                tagged = correlated(tagged, self.shared, np.random.default_rng(seed))
+            own, most = coupled(tagged, fullest)
+            could = u.conversions.own
+            worth = np.divide(most - own, could, out=np.zeros_like(own), where=could > 0)  # of one untagged conversion to each arm
+            few, many = own.sum(axis=1), own.sum(axis=1) + u.conversions.most(worth)
+            low, high = min(low, float(np.quantile(few, tail))), max(high, float(np.quantile(many, 1.0 - tail)))
+        return Interval(low=low, estimate=middle, high=high, level=self.rate.level, kind=kind)
+
     def take(self, index: npt.ArrayLike) -> Signals:
         """Return the signals of some arms, in their order among themselves; P(best) stays that among all arms.
 
@@ -197,10 +185,13 @@ class Signals:
             cost_per_conversion=self.cost_per_conversion.take(at),
             roas=None if self.roas is None else self.roas.take(at),
             rank_interval=None if self.rank_interval is None else self.rank_interval.take(at),
+            p_best_range=None if self.p_best_range is None else self.p_best_range.take(at),
+            expected_loss_range=None if self.expected_loss_range is None else self.expected_loss_range.take(at),
             shared=None if self.shared is None else self.shared[at],
             caused_share=None if self.caused_share is None else self.caused_share.take(at),
             caused_by=tuple(self.caused_by[int(i)] for i in at) if self.caused_by else (),
-            posteriors={k: GammaMixture(shape=p.shape[at], rate=p.rate[at], weight=p.weight[at]) for k, p in self.posteriors.items()},
+            posteriors={k: p.take(at) for k, p in self.posteriors.items()},
+            untagged=None if self.untagged is None else self.untagged.take(at),
             exposures_per_day={k: v[at] for k, v in self.exposures_per_day.items()},
             **numbers,
         )
@@ -271,6 +262,9 @@ class Signals:
             lines.append(f"Counts scatter {number(s.dispersion)} times as much as chance alone would; they count for that much less.")
         if s.tagged_share < 1.0:
             lines.append(f"Only {s.tagged_share:.0%} of the exposures that could be its own carry all tags; its interval is wider for it.")
+        if self.p_best_range is not None:
+            r = self.p_best_range
+            lines.append(f"Whoever the others belong to, its probability of being the best is {r.low[i]:.1%} to {r.high[i]:.1%}.")
         return "\n".join(lines)
 
     def to_columns(self) -> dict[str, Any]:
