@@ -263,8 +263,8 @@ class Signals:
         if s.tagged_share < 1.0:
             lines.append(f"Only {s.tagged_share:.0%} of the exposures that could be its own carry all tags; its interval is wider for it.")
         if self.p_best_range is not None:
-            r = self.p_best_range
-            lines.append(f"Whoever the others belong to, its probability of being the best is {r.low[i]:.1%} to {r.high[i]:.1%}.")
+            low, high = self.p_best_range.low[i], self.p_best_range.high[i]
+            lines.append(f"Whoever the others belong to, its probability of being the best is {low:.1%} to {high:.1%}.")
         return "\n".join(lines)
 
     def to_columns(self) -> dict[str, Any]:
