@@ -69,6 +69,19 @@ def test_untagged_events_degrade(make_signals, now, tagged, severity, advice):
     assert (_state(report)["tagging"], report.advice) == (severity, advice)
 
 
+def test_rows_that_stand_for_many_events_condemn_no_account(make_signals, now):
+    """Six tenths of the events tagged is critical when they are single events, and a warning when two rows bring most of them."""
+    single = TagReport(platform=("google",), campaign=("a",), rows=(10_000,), tagged=(6_000,))
+    lumps = TagReport(platform=("google",), campaign=("a",), rows=(10_000,), tagged=(6_000,), squares=(4_000.0**2 + 5_000.0**2 + 1_000.0,))
+    found = {}
+    for name, tags in (("single", single), ("lumps", lumps)):
+        ingested = Ingested(batch=EventBatch.empty(), quarantine=Quarantine(), tags=tags, n_rows=0, n_accepted=0, n_duplicates=0)
+        found[name] = _assess(make_signals(GOOD), now, ingested=ingested)
+    assert (_state(found["single"])["tagging"], found["single"].advice) == ("critical", "hold")
+    assert (_state(found["lumps"])["tagging"], found["lumps"].advice) == ("warning", "run")
+    assert "they say as much as 2.44 single ones" in found["lumps"].conditions[1].evidence
+
+
 def test_one_campaign_with_lost_tags_is_held_alone(make_signals, now):
     """A campaign whose tags are lost is held by name; the account runs."""
     report = _assess(make_signals(GOOD), now, ingested=_ingested(a=0.5, b=1.0, c=1.0, d=1.0, e=1.0))

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pandas as pd
 import pytest
@@ -385,3 +386,13 @@ def test_open_bandit(shared_data: Path) -> None:
     together = ingestor.ingest(list(files.values()))
     assert (together.n_rows, len(together.batch)) == (40_000, 40_195)
     assert ingestor.tag_schema.arm == ("campaign", "creative", "placement")
+
+
+def test_the_tag_report_says_how_many_single_events_rows_are_worth():
+    """Rows of 3 and 4 views are worth (3 + 4)^2 / (3^2 + 4^2) single ones; a report without squares counts events."""
+    row = {"kind": "impression", "occurred_at": "2026-03-01T10:00:00Z", "platform": "google", "campaign": "a"}
+    rows = [{**row, "event_id": "x", "quantity": 3}, {**row, "event_id": "y", "quantity": 4}]
+    report = TableIngestor(tags=TagSchema(arm=("platform", "campaign"))).ingest(rows).tags
+    assert (report.rows, report.squares) == ((7,), (25.0,))
+    assert report.effective() == (pytest.approx(49 / 25),)
+    assert attrs.evolve(report, squares=()).effective() == (7.0,)

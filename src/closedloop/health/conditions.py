@@ -59,33 +59,39 @@ def one_window(windows: Mapping[str, AttributionWindow], limits: Thresholds) -> 
 def tagging(ingested: Ingested | None, signals: Signals, limits: Thresholds) -> tuple[Finding, dict[str, Finding]]:
     """Measure the share of touch and spend events that carry every needed tag, for the account and by campaign.
 
-    The lines of the ingest report are counted; without one, the tagged share of the signals' exposures.
+    The lines of the ingest report are counted; without one, the tagged share of the signals' exposures. A row that stands for thousands
+    of views is one draw: the interval is that of as many single events as the rows are worth.
     """
     if ingested is not None and sum(ingested.tags.rows) > 0:
         report = ingested.tags
+        worth = report.effective()
         lines = {
-            f"{platform or '?'} / {campaign or '?'}": (tagged, rows)
-            for platform, campaign, rows, tagged in zip(report.platform, report.campaign, report.rows, report.tagged, strict=True)
+            f"{platform or '?'} / {campaign or '?'}": (float(tagged), float(rows), n)
+            for platform, campaign, rows, tagged, n in zip(report.platform, report.campaign, report.rows, report.tagged, worth, strict=True)
         }
         tagged, rows = 1.0 * sum(report.tagged), 1.0 * sum(report.rows)
+        effective = rows**2 / sum(r * r / n for r, n in zip(report.rows, worth, strict=True) if n > 0)
     else:
         weight = np.zeros(len(signals))
         for exposures in signals.exposures_per_day.values():
             weight = weight + exposures
         # Events behind a share are not counted here: a day's exposures stand for them.
         tagged, rows, lines = float((weight * signals.tagged_share).sum()), float(weight.sum()), {}
-    whole = _tag_finding("account", tagged, rows, limits)
-    return whole, {name: _tag_finding(name, float(part), float(n), limits) for name, (part, n) in lines.items()}
+        effective = rows
+    whole = _tag_finding("account", tagged, rows, effective, limits)
+    return whole, {name: _tag_finding(name, *counts, limits) for name, counts in lines.items()}
 
 
-def _tag_finding(scope: str, tagged: float, rows: float, limits: Thresholds) -> Finding:
-    measured = share(tagged, rows, limits.level)
+def _tag_finding(scope: str, tagged: float, rows: float, effective: float, limits: Thresholds) -> Finding:
+    measured = share(tagged / rows * effective if rows else 0.0, effective, limits.level)
     severity: Severity = "ok"
     if rows > 0 and measured.high < limits.tagged_critical:
         severity = "critical"
     elif rows > 0 and tagged / rows < limits.tagged_warning:  # one event with all its tags is no reason to warn
         severity = "warning"
     evidence = f"{tagged:,.0f} of {rows:,.0f} touch and spend events carry every tag" if rows else "no touch or spend events this cycle"
+    if effective < rows / 2 and severity != "ok":
+        evidence += f" (many in one row: they say as much as {number(effective)} single ones)"
     mend = "" if severity == "ok" else "mend the links of the campaigns named in the tag report; the quarantine keeps their rows"
     threshold = limits.tagged_warning
     return Finding(name="tagging", severity=severity, scope=scope, measured=measured, threshold=threshold, evidence=evidence, mend=mend)

@@ -38,13 +38,14 @@ class Daily:
     def platforms(self) -> tuple[list[str], FloatArray]:
         """Return the platforms' names, and their exposures (clicks, and views where there are no clicks) by day, shape (P, D)."""
         if "platform" not in self.arms.columns:
-            return ["account"], self._exposures().sum(axis=0, keepdims=True)
+            return ["account"], self.touches().sum(axis=0, keepdims=True)
         code, names = self.arms.groups(("platform",))
         sums = np.zeros((len(names), len(self.days)))
-        np.add.at(sums, code, self._exposures())
+        np.add.at(sums, code, self.touches())
         return names, sums
 
-    def _exposures(self) -> FloatArray:
+    def touches(self) -> FloatArray:
+        """Return clicks, or views where there are no clicks at all (shape (A, D))."""
         return self.clicks if self.clicks.sum() > 0 else self.views
 
 

@@ -46,14 +46,14 @@ def detect(outcomes: Outcomes, ingested: Ingested | None, limits: Thresholds) ->
 def missing_tags(sums: Daily, limits: Thresholds) -> list[Finding]:
     """Find platforms whose touches of the last three days lack tags.
 
-    The condition `tagging` counts the rows of this cycle; this looks at the touches that attribution has, by platform.
-    On fully tagged data it cannot fire.
+    The condition `tagging` counts the rows of this cycle; this looks at the touches that attribution has, by platform: at clicks, and at
+    views where there are no clicks, because views often come many in one row. On fully tagged data it cannot fire.
     """
     complete = sums.arms.complete
     code, names = (
         sums.arms.groups(("platform",)) if "platform" in sums.arms.columns else (np.zeros(len(sums.arms), dtype=np.int32), ["account"])
     )
-    newest = (sums.clicks + sums.views)[:, -AFTER:].sum(axis=1)
+    newest = sums.touches()[:, -AFTER:].sum(axis=1)
     whole = np.bincount(code, weights=newest, minlength=len(names))
     tagged = np.bincount(code, weights=newest * complete, minlength=len(names))
     found = []

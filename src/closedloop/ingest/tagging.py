@@ -62,12 +62,14 @@ def tag_report(
         found, line = np.unique(packed, return_inverse=True)
     rows = np.bincount(line, weights=weight, minlength=len(found))
     whole = np.bincount(line, weights=weight * tagged, minlength=len(found))
+    squares = np.bincount(line, weights=weight * weight, minlength=len(found))
     lines = sorted(
         (
             "" if pair < width else str(platforms[pair // width - 1]),
             "" if pair % width == 0 else str(campaigns[pair % width - 1]),
             int(rows[i]),
             int(whole[i]),
+            float(squares[i]),
         )
         for i, pair in ((i, int(found[i])) for i in np.flatnonzero(rows).tolist())
     )
@@ -78,6 +80,7 @@ def tag_report(
         campaign=tuple(line[1] for line in lines),
         rows=tuple(line[2] for line in lines),
         tagged=tuple(line[3] for line in lines),
+        squares=tuple(line[4] for line in lines),
         blended_conversions=float(quantity[credited & ~tagged].sum()) / conversions if conversions else 0.0,
         blended_spend=float(cost[~tagged].sum()) / spend if spend else 0.0,
     )

@@ -93,7 +93,8 @@ class Constraints:
         rounding: Budgets are multiples of this amount; None for the currency's minor unit.
         gate: ``volume`` holds campaigns under `minimum_volume`; ``evidence`` lets the intervals alone decide.
         min_maturity: Share of an arm's conversions that must be expected to be seen by now.
-        min_tagged_share: Share of an arm's compatible exposures that must carry all tags.
+        min_tagged_share: Share of an arm's compatible exposures that must carry all tags. By default the share under which health too says
+            that signals are blended; from there up to 1 the missing tags widen intervals and are reported, and do not hold.
         target_cost: Largest average cost per conversion of the plan. With it (or `target_roas`) the total is a ceiling, not a duty.
         target_roas: Smallest average revenue per unit of spend of the plan.
     """
@@ -114,7 +115,7 @@ class Constraints:
     rounding: float | None = None
     gate: Literal["volume", "evidence"] = "volume"
     min_maturity: float = 0.3
-    min_tagged_share: float = 0.8
+    min_tagged_share: float = 0.7
     target_cost: float | None = None
     target_roas: float | None = None
 
