@@ -119,12 +119,18 @@ def test_a_lost_day_is_missing_not_zero():
     assert found["google"].gaps == found["meta"].gaps == ()
     assert found["conversions"].missing == pytest.approx(9 * 20, rel=0.25)
     mended = without_gaps(whole, found)
-    assert mended.spend_per_arm().tolist() == pytest.approx([100.0 * 51] * 2, abs=300.0)
-    per_click = [float(o.per_arm("credit").sum() / o.per_arm("exposures").sum()) for o in (whole, mended)]
+    assert mended.spend_per_arm().tolist() == [6000.0, 6000.0]  # what was shown and paid on these days is known
+    assert mended.per_arm("exposures").tolist() == [12_000.0, 12_000.0]
+    per_click = [float(o.cohorts.credit.sum() / (o.cohorts.exposures * o.cohorts.maturity).sum()) for o in (whole, mended)]
+    assert set(lost) <= {d - FIRST for d in mended.blind.tolist()} <= set(range(26, 39))
+    assert mended.daily.missing.tolist() == [FIRST + d for d in lost]
+    assert mended.daily.per_day(FIRST, FIRST + 59) == pytest.approx(20.0, rel=0.05)
+    assert uptimes(whole)["conversions"].gaps == found["conversions"].gaps  # outcomes see it as well
     assert per_click[0] == pytest.approx(0.05 * 51 / 60, rel=0.08)
     assert per_click[1] == pytest.approx(0.05, rel=0.05)
-    rates = BayesClassifier(window, seed=1).classify(mended).rate
-    assert all(low < 0.05 < high for low, high in zip(rates.low, rates.high, strict=True))
+    signals = BayesClassifier(window, seed=1).classify(mended)
+    assert all(low < 0.05 < high for low, high in zip(signals.rate.low, signals.rate.high, strict=True))
+    assert signals.spend_per_day.tolist() == pytest.approx([100.0, 100.0])
     assert {"uptime", "gaps"} <= set(found.to_columns())
     assert "conversions" in repr(found)
     assert "<table" in found._repr_html_()

@@ -12,8 +12,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from closedloop.classify.ages import RECENT_DAYS, VOLUME_DAYS, AgeWeights
+from closedloop.classify.ages import VOLUME_DAYS, AgeWeights
 from closedloop.classify.grid import AgeGrid
+from closedloop.classify.lost import RECENT, lost_days, per_day
 from closedloop.classify.untagged import Pattern, at_random, by_block, incomplete, patterns_of, pool_of
 from closedloop.errors import InputError
 from closedloop.records.arms import Arms
@@ -157,7 +158,7 @@ def gather(
     _check(outcomes, now_us)
     marks = _watermark_days(outcomes, now_us)
     c, s = outcomes.cohorts, outcomes.spend
-    kept = None if last_days is None else np.flatnonzero(marks[c.arm] - c.day <= last_days)
+    kept = None if last_days is None else np.flatnonzero((marks[c.arm] - c.day <= last_days) & ~np.isin(c.day, outcomes.blind))
     first = np.full(len(outcomes.arms), np.inf)
     rows_of: dict[str, npt.NDArray[np.intp] | None] = {}
     for code, touch in enumerate(TOUCH_KINDS):
@@ -170,6 +171,7 @@ def gather(
     for grid in (*grids.values(), of_spend):
         _earliest(grid, marks, first)
     watermark, first = marks[ranked], first[ranked]
+    out = lost_days(outcomes, ranked, watermark, first, RECENT)
     patterns = patterns_of(outcomes.arms, ranked)
     used = [] if untagged == "left out" else patterns
     oldest = max([float(g.ages[0]) for g in grids.values()], default=1.0)
@@ -199,7 +201,7 @@ def gather(
         watermark_day=watermark,
         spend=spend[0],
         spend_weighted=spend[1],
-        spend_per_day=_per_day(spend[2], spend[3], watermark, first),
+        spend_per_day=per_day(spend[2], spend[3], watermark, first, out),
         value=money[0],
         value_squared=money[1],
         value_count=money[2],
@@ -297,12 +299,6 @@ def _watermark_days(outcomes: Outcomes, now_us: int | None) -> FloatArray:
     return np.array([*by_code, float(fallback)])[platform.codes]
 
 
-def _per_day(recent: FloatArray, today: FloatArray, watermark: FloatArray, first: FloatArray) -> FloatArray:
-    """Return amounts a day over the last whole days before the watermark; over the first day itself for what began on it."""
-    days = np.clip(np.where(np.isfinite(first), watermark - first, 1.0), 0.0, float(RECENT_DAYS))
-    return np.asarray(np.where(days >= 1.0, recent, today) / np.maximum(days, 1.0))
-
-
 def _kind(
     outcomes: Outcomes,
     name: str,
@@ -353,6 +349,7 @@ def _kind(
         kind=TOUCH_KINDS.index(name),
         rows=rows,
         arm_of_row=c.arm,
+    out, unseen = (lost_days(outcomes, ranked, watermark, first, worth, blind=worth is shares) for worth in (RECENT, shares))
         position=position,
         mark=watermark,
         half_life_days=w.half_life_days,
@@ -372,9 +369,9 @@ def _kind(
         exposure_age=of_exposure[:, 2],
         credit_dispersion=np.where((raw > 0) & (squares > 0), squares / np.where(raw > 0, raw, 1.0), 1.0),
         squared=of_credit[:, blocks + 1],
-        per_day=_per_day(of_exposure[:, 3], of_exposure[:, 4], watermark, first) * (1.0 + blind_recent),
-        # Conversions a week over the last 28 days, each day counted with the share of its conversions seen by now.
-        weekly=7.0 * of_credit[:, blocks + 2] / np.maximum(np.cumsum(shares)[days], 1.0),
+        per_day=per_day(of_exposure[:, 3], of_exposure[:, 4], watermark, first, out) * (1.0 + blind_recent),
+        # Conversions a week over the last 28 days, each day counted with the share of its conversions seen by now, lost days not at all.
+        weekly=7.0 * of_credit[:, blocks + 2] / np.maximum(np.cumsum(shares)[days] - unseen, 1.0),
         pearson=pearson,
     )
     return evidence, money

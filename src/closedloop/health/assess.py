@@ -14,6 +14,7 @@ from closedloop.health.integrations import integrations
 from closedloop.health.thresholds import Thresholds
 from closedloop.records.action import Receipts
 from closedloop.records.feedback import Advice, Finding, HealthReport
+from closedloop.records.outcomes import Outcomes
 from closedloop.records.quarantine import Ingested
 from closedloop.records.signal import Signals
 from closedloop.records.window import AttributionWindow
@@ -28,6 +29,7 @@ def assess(
     now: datetime | None = None,
     thresholds: Thresholds | None = None,
     findings: tuple[Finding, ...] = (),
+    outcomes: Outcomes | None = None,
 ) -> HealthReport:
     """Return the four conditions, what else was noticed, and the advice for the account and each campaign.
 
@@ -42,13 +44,14 @@ def assess(
         now: When; None takes the signals' time.
         thresholds: Limits.
         findings: Other findings that count, such as those of `compare_reports` and `credit_against_tests`.
+        outcomes: As attribution gave them, where the signals rest on outcomes without the days that were lost.
     """
     limits = thresholds or Thresholds()
     window = one_window(windows, limits)
     tags, tags_by_campaign = tagging(ingested, signals, limits)
     enough, enough_by_campaign, campaigns = volume(signals, limits)
     settled, by_platform = integrations(receipts, signals, now, limits)
-    findings = (*by_platform, *detect(signals.outcomes, ingested, limits), *findings)
+    findings = (*by_platform, *detect(outcomes or signals.outcomes, ingested, limits), *findings)
     for name, finding in tags_by_campaign.items():
         if finding.severity == "critical" and campaigns.get(name) == "run":
             campaigns[name] = "hold"

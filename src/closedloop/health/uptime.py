@@ -2,8 +2,9 @@
 
 Law of this file: a day without data is *missing*, never zero. A gap is told from real quiet by what the source's own earlier days
 foretell (`closedloop.health.gaps`: by day of the week, gaps themselves left out), and by its spend: a platform that brings less and
-charges less in proportion is quiet, one that charges as before has lost rows. `without_gaps` takes the days out of outcomes altogether,
-touches, conversions and spend, so that a lost day widens intervals and bends no rate.
+charges less in proportion is quiet, one that charges as before has lost rows. `without_gaps` takes a platform's lost day out of outcomes
+altogether, touches, conversions and spend; where the feed of conversions was out, exposures and spend stand and nothing is said of what
+they brought. So a lost day widens intervals and bends no rate.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from closedloop.display import frame, html_table, text_table
 from closedloop.health.daily import daily
 from closedloop.health.gaps import expected_last_day
 from closedloop.health.measures import share
+from closedloop.records.arms import Arms
 from closedloop.records.batch import CLICK, CONVERSION, IMPRESSION, EventBatch
 from closedloop.records.interval import FloatArray, Interval
 from closedloop.records.moments import US_PER_DAY
 from closedloop.records.money import MICROS
-from closedloop.records.outcomes import Cohorts, Outcomes, SpendDays
+from closedloop.records.outcomes import Cohorts, ConversionDays, Outcomes, SpendDays
 
 CONVERSIONS = "conversions"  # the source of conversions that carry a user: the site or shop itself
 _EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday
@@ -94,19 +96,21 @@ def uptimes(
     """Return the uptime of each source over the days that can be judged: from its eighth day on.
 
     Args:
-        seen: Events of several weeks, whose conversions are judged too, as a source of their own; or outcomes, which hold touches only.
+        seen: Events of several weeks, or outcomes. Conversions are judged too, as a source of their own, ``"conversions"``; in outcomes up
+            to the day before their newest, because attribution knows how far their feed has come.
         level: Of the intervals.
         rarity: A day is a gap when so low a count is rarer than this,
         least_share: and less than this share of what should have come.
         longest: Days looked at.
     """
-    names, counts, spend, first = _of_batch(seen) if isinstance(seen, EventBatch) else _of_outcomes(seen, longest)
-    counts, spend = counts[:, -longest:], spend[:, -longest:]
-    first += max(0, counts.shape[1] - longest)
+    names, counts, spend, first, ends = _of_batch(seen) if isinstance(seen, EventBatch) else _of_outcomes(seen, longest)
+    older = max(0, counts.shape[1] - longest)
+    counts, spend, first = counts[:, older:], spend[:, older:], first + older
     rows = []
     for i, name in enumerate(names):
-        begun = int(np.argmax(counts[i] > 0)) if counts[i].any() else counts.shape[1]
-        gap, expected = judged(counts[i, begun:], first + begun, spend[i, begun:], rarity=rarity, least_share=least_share)
+        end = max(ends[i] - older, 0)
+        begun = int(np.argmax(counts[i] > 0)) if counts[i].any() else end
+        gap, expected = judged(counts[i, begun:end], first + begun, spend[i, begun:end], rarity=rarity, least_share=least_share)
         days, lost = int(np.isfinite(expected).sum()), np.flatnonzero(gap)
         rows.append(
             Uptime(
@@ -160,16 +164,30 @@ def _quiet(spend: FloatArray | None, at: npt.NDArray[np.int64]) -> float:
     return float(min(1.0, spend[at[-1]] / before.mean())) if len(before) else 1.0
 
 
-def _of_outcomes(outcomes: Outcomes, longest: int) -> tuple[list[str], FloatArray, FloatArray, int]:
+def _of_outcomes(outcomes: Outcomes, longest: int) -> tuple[list[str], FloatArray, FloatArray, int, list[int]]:
     sums = daily(outcomes, longest)
     names, counts = sums.platforms()
-    code = sums.arms.groups(("platform",))[0] if "platform" in sums.arms.columns else np.zeros(len(sums.arms), dtype=np.int64)
     spend = np.zeros(counts.shape)
-    np.add.at(spend, code, sums.spend)
-    return names, counts, spend, int(sums.days[0]) if len(sums.days) else 0
+    np.add.at(spend, _platforms(outcomes.arms)[0], sums.spend)
+    width = len(sums.days)
+    ends = [width] * len(names)
+    known = outcomes.daily
+    if len(known) and width:
+        at = known.day - int(sums.days[0])
+        inside = (at >= 0) & (at < width)
+        conversions = np.bincount(at[inside], known.conversions[inside], width)
+        # All that is charged leads to conversions: a day on which the account spent less should have brought less.
+        counts, spend = np.vstack([counts, conversions]), np.vstack([spend, spend.sum(axis=0)])
+        names, ends = [*names, CONVERSIONS], [*ends, min(max(int(at.max()), 0), width)]
+    return names, counts, spend, int(sums.days[0]) if width else 0, ends
 
 
-def _of_batch(batch: EventBatch) -> tuple[list[str], FloatArray, FloatArray, int]:
+def _platforms(arms: Arms) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """Return the platform of each arm and their names: "account" where arms have none."""
+    return arms.groups(("platform",)) if "platform" in arms.columns else (np.zeros(len(arms), dtype=np.int32), ["account"])
+
+
+def _of_batch(batch: EventBatch) -> tuple[list[str], FloatArray, FloatArray, int, list[int]]:
     """Counts and spend by source and whole day; the last day counts as over when its data reach 22 h."""
     parts = [batch] if batch.untagged is None else [batch, batch.untagged]
     newest = max((int(p.occurred_at.max()) for p in parts if len(p)), default=0)
@@ -194,39 +212,52 @@ def _of_batch(batch: EventBatch) -> tuple[list[str], FloatArray, FloatArray, int
     counts = touches + kinds[CONVERSION]
     kept = counts.any(axis=1)
     sources = [*names, CONVERSIONS]
-    return [s for s, k in zip(sources, kept.tolist(), strict=True) if k], counts[kept], spend[kept], first
+    spend[-1] = spend[:-1].sum(axis=0)  # all that is charged leads to conversions
+    names = [s for s, k in zip(sources, kept.tolist(), strict=True) if k]
+    return names, counts[kept], spend[kept], first, [width] * len(names)
 
 
 def without_gaps(outcomes: Outcomes, gaps: Uptimes | Mapping[str, Sequence[date]]) -> Outcomes:
-    """Return the outcomes without the days on which a source was out: missing, not zero.
+    """Return the outcomes without what days on which a source was out would say wrongly: missing, not zero.
 
-    A platform's gap takes out that day's touches, credit and spend of its arms. A gap of ``"conversions"`` takes out, for every arm, that
-    day and those before it whose conversions were still to come by then (by the delay curve, until nine tenths are seen).
+    A platform's gap takes out that day's touches, credit and spend of its arms; ``missing`` of the outcomes says so. A gap of
+    ``"conversions"`` blinds, for every arm, that day and those before it whose conversions were still to come by then (by the delay
+    curve, until nine tenths are seen): their exposures and spend stand, and none of their conversions counts as seen.
 
     Args:
         outcomes: As attribution gave them; their state is not touched, and forgets nothing.
-        gaps: As `uptimes` found them, or days by source.
+        gaps: As `uptimes` found them, or days by source (``"account"`` where arms have no platform).
     """
     days = {r.source: r.gaps for r in gaps.rows} if isinstance(gaps, Uptimes) else gaps
-    code, names = (
-        outcomes.arms.groups(("platform",)) if "platform" in outcomes.arms.columns else (np.zeros(len(outcomes.arms), dtype=np.int32), [""])
-    )
-    numbers = {source: np.array([(d - _EPOCH).days for d in found], dtype=np.int64) for source, found in days.items()}
+    numbers = {source: np.array([(d - _EPOCH).days for d in found], dtype=np.int32) for source, found in days.items() if len(found)}
+    if not numbers:
+        return outcomes
+    code, names = _platforms(outcomes.arms)
+    nothing = np.empty(0, dtype=np.int32)
+    feed = numbers.get(CONVERSIONS, nothing)
     reach = max((int(np.argmax(np.asarray(c.share_seen) >= _SEEN)) for c in outcomes.delay.values()), default=0)
-    everywhere = np.unique(np.concatenate([numbers.get(CONVERSIONS, np.empty(0, dtype=np.int64)) - back for back in range(reach + 1)]))
+    blind = np.unique((feed[:, None] - np.arange(reach + 1, dtype=np.int32)).ravel()).astype(np.int32)
 
-    def lost(arm: npt.NDArray[np.int32], day: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-        out = np.isin(day, everywhere)
+    def seen(arm: npt.NDArray[np.int32], day: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        out = np.ones(len(arm), dtype=bool)
         for i, name in enumerate(names):
-            out |= (code[arm] == i) & np.isin(day, numbers.get(name, []))
+            if name in numbers:
+                out &= (code[arm] != i) | ~np.isin(day, numbers[name])
         return out
 
-    c, s = outcomes.cohorts, outcomes.spend
-    cohorts, spend = ~lost(c.arm, c.day), ~lost(s.arm, s.day)
+    c, s, d = outcomes.cohorts, outcomes.spend, outcomes.daily
+    cohorts, spend = seen(c.arm, c.day), seen(s.arm, s.day)
+    kept = Cohorts(**{a.name: getattr(c, a.name)[cohorts] for a in attrs.fields(Cohorts)})
+    unknown = np.isin(kept.day, blind)
+    zeroed = ("credit", "credit_squared", "value", "value_squared", "maturity")
+    known = ~np.isin(d.day, feed)
     return attrs.evolve(
         outcomes,
-        cohorts=Cohorts(**{a.name: getattr(c, a.name)[cohorts] for a in attrs.fields(Cohorts)}),
+        cohorts=attrs.evolve(kept, **{name: np.where(unknown, 0.0, getattr(kept, name)) for name in zeroed}),
         spend=SpendDays(**{a.name: getattr(s, a.name)[spend] for a in attrs.fields(SpendDays)}),
+        daily=ConversionDays(day=d.day[known], conversions=d.conversions[known], uncredited=d.uncredited[known], missing=feed),
+        missing={name: numbers[name] for name in names if name in numbers},
+        blind=blind,
         participation=None if outcomes.participation is None else without_gaps(outcomes.participation, gaps),
     )
 

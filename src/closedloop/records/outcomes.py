@@ -99,11 +99,15 @@ class SpendDays:
 
 @attrs.frozen(kw_only=True, eq=False)
 class ConversionDays:
-    """One row per day with conversions, sorted: all conversions of the type on that day (UTC), and those among them without a touch."""
+    """One row per day with conversions, sorted: all conversions of the type on that day (UTC), and those among them without a touch.
+
+    ``missing`` holds the days whose conversions were lost on their way here: they are neither rows nor days without conversions.
+    """
 
     day: Int32
     conversions: FloatArray
     uncredited: FloatArray
+    missing: Int32 = attrs.field(factory=lambda: np.empty(0, dtype=np.int32))
 
     def __len__(self) -> int:
         return len(self.day)
@@ -122,9 +126,10 @@ class ConversionDays:
         return cls(day=nothing.astype(np.int32), conversions=nothing, uncredited=nothing)
 
     def per_day(self, first: int, last: int) -> float | None:
-        """Return the conversions a day from one day to another (both inside), None where no day of the table lies there."""
+        """Return the conversions a day from one day to another (both inside, without lost ones), None where the table has none there."""
         inside = (self.day >= first) & (self.day <= last)
-        return float(self.conversions[inside].sum()) / (last - first + 1) if inside.any() else None
+        lost = int(((self.missing >= first) & (self.missing <= last)).sum())
+        return float(self.conversions[inside].sum()) / (last - first + 1 - lost) if inside.any() else None
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -151,6 +156,8 @@ class Outcomes:
             and exposures are the same; it sums to more than the conversions). What an arm causes is a part of it. None where the
             attribution does not say.
         daily: Conversions by day, credited or not; empty where the attribution does not say.
+        missing: Per platform ("account" where arms have none), the days on which it was out; they have no rows and are not zero.
+        blind: Days of touches whose conversions were lost: their exposures and spend stand, with maturity 0 and no credit.
         delay_by_group: Per kind of touch, the curve of each group of arms (by its tags, joined by " / "), shrunk to the pooled one; the
             maturity of cohorts follows these. Empty where arms have no groups, or one.
     """
@@ -172,6 +179,8 @@ class Outcomes:
     state: Any = None
     delay_by_group: Mapping[str, Mapping[str, DelayCurve]] = attrs.field(factory=dict)
     daily: ConversionDays = attrs.field(factory=ConversionDays.none)
+    missing: Mapping[str, Int32] = attrs.field(factory=dict)
+    blind: Int32 = attrs.field(factory=lambda: np.empty(0, dtype=np.int32))
     participation: Outcomes | None = None
 
     def per_arm(self, what: Literal["exposures", "credit", "value"], kind: int | None = None) -> FloatArray:
