@@ -54,7 +54,7 @@ def test_money_leaves_what_was_not_caused(loop: tuple[str, cl.ClosedLoop, float]
 
 def test_a_classifier_that_cannot_be_told_is_named() -> None:
     """A classifier without a place for incrementality refuses to rank once there is a test, instead of ignoring it."""
-    loop = cl.ClosedLoop(window=WINDOW, classifier=cl.LastWindowClassifier(WINDOW), mode="shadow")
+    loop = cl.ClosedLoop(window=WINDOW, classifier=cl.LastWindowClassifier(WINDOW), mode="shadow", on_error="raise")
     sim = Simulator(small(), seed=3)
     now = sim.market.day_start(1)
     rows = sim.market.day(0, sim.market.equal_split())

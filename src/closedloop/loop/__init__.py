@@ -1,7 +1,9 @@
 """The loop: the only code that calls all five rooms."""
 
 from closedloop.loop.control import HoldoutPlan, Switchback, VerifiedGain, plan_holdout
+from closedloop.loop.counters import ReportComparison
 from closedloop.loop.cycle import CycleReport, Mode
+from closedloop.loop.failure import RoomFailure
 from closedloop.loop.holdouts import Holdout, HoldoutPolicy
 from closedloop.loop.loop import ClosedLoop
 from closedloop.loop.replay import Replay, ReplayedCycle, replay
@@ -16,6 +18,8 @@ __all__ = [
     "Mode",
     "Replay",
     "ReplayedCycle",
+    "ReportComparison",
+    "RoomFailure",
     "Switchback",
     "VerifiedGain",
     "plan_holdout",

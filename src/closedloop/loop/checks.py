@@ -1,12 +1,13 @@
-"""What an attribution hands over, looked at before anything is learned from it: a plug-in may return nonsense.
+"""What must fit before a loop runs, and what an attribution hands over, looked at before anything is learned from it.
 
-Law of this file: what cannot be meant (no outcomes, another window, NaN, unknown arms) is refused with the plug-in's name, before
-anything is recorded or sent, so that the cycle can be run again. What can be meant but is wrong (more credit than conversions) is a finding
-that holds the loop.
+Law of this file: layers of different windows and ledgers of other accounts are refused. A plug-in may return nonsense: what cannot be
+meant (no outcomes, another window, NaN, unknown arms) is refused with the plug-in's name, before anything is recorded or sent, so that the
+cycle can be run again. What can be meant but is wrong (more credit than conversions) is a finding that holds the loop.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -14,12 +15,53 @@ import numpy as np
 
 from closedloop.display import number
 from closedloop.errors import ConfigurationError, WindowMismatchError
+from closedloop.interfaces import Ledger
+from closedloop.ledger import decode
 from closedloop.records.feedback import Finding
 from closedloop.records.interval import Interval
 from closedloop.records.outcomes import Cohorts, Outcomes, SpendDays
 from closedloop.records.window import AttributionWindow
 
 _ROUNDING = 1e-6  # of a sum of many credits
+
+
+_LAYERS = {"ingest": "ingestor", "attribute": "attribution", "classify": "classifier", "decide": "decider", "execute": "executor"}
+
+
+def refuse_other_windows(window: AttributionWindow, rooms: Mapping[str, Any]) -> None:
+    """Raise unless every room that has a window has the loop's.
+
+    Raises:
+        WindowMismatchError: One has another; both are named.
+    """
+    for verb, room in rooms.items():
+        found = getattr(room, "window", window)
+        if found is not None and found != window:
+            problem = f"the loop has {window} and its {_LAYERS[verb]} has {found}"
+            raise WindowMismatchError(problem, _LAYERS[verb], None, "give every layer the same AttributionWindow")
+
+
+def refuse_other_account(ledger: Ledger, mine: Mapping[str, Any]) -> None:
+    """Raise if the ledger was made for another account, window or arm.
+
+    Raises:
+        ConfigurationError: It was; WindowMismatchError where it is the window.
+    """
+    known = ledger.newest("identity", subject="loop")
+    if not known:
+        return
+    theirs = known[0].entry.body
+    for field, what in (("name", "account"), ("window", "attribution window"), ("arm", "arm columns")):
+        if theirs[field] != mine[field]:
+            error = WindowMismatchError if field == "window" else ConfigurationError
+            found = decode(theirs[field]) if field == "window" else theirs[field]
+            raise error(f"this ledger was made for another {what}: {found}", field, mine[field], "open it with that, or start a new ledger")
+
+
+def reporting(platforms: Mapping[str, Any]) -> dict[str, AttributionWindow]:
+    """Return the windows under which platforms say that they report."""
+    found = {name: getattr(platform, "reporting_window", None) for name, platform in platforms.items()}
+    return {name: window for name, window in found.items() if window is not None}
 
 
 def refuse_nonsense(outcomes: Any, window: AttributionWindow, attribution: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import attrs
 
 from closedloop.display import frame, html_table, text_table
+from closedloop.loop.counters import ReportComparison
+from closedloop.loop.failure import RoomFailure
 from closedloop.records.action import Receipts
 from closedloop.records.decision import Plan
 from closedloop.records.feedback import HealthReport
@@ -31,6 +33,10 @@ class CycleReport:
         ingested, outcomes, signals, plan, receipts, health: What the rooms handed on.
         timings: Seconds spent in each room.
         note: What the loop has to say about the cycle ("" when nothing).
+        reports: What platforms report of conversions that the loop counts itself, beside its own credit; None where none do.
+        failures: What rooms, platforms and hooks raised; the loop held because of it.
+        complete: Whether the cycle was recorded as complete; if not, its rows wait in the loop, or what was learned of them stands in the
+            ledger, and the next call goes on with the same cycle.
     """
 
     cycle: int
@@ -44,6 +50,9 @@ class CycleReport:
     health: HealthReport
     timings: Mapping[str, float] = attrs.field(factory=dict)
     note: str = ""
+    reports: ReportComparison | None = None
+    failures: tuple[RoomFailure, ...] = ()
+    complete: bool = True
 
     def to_columns(self) -> dict[str, list[Any]]:
         """Return what was done, one row per room."""

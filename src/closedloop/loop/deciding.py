@@ -20,6 +20,7 @@ from closedloop.execute import Reconciliation
 from closedloop.interfaces import Classifier, Decider, ReadsState
 from closedloop.loop.currencies import exchanged, in_own_currency
 from closedloop.loop.holds import explained, hold_all
+from closedloop.platforms.redaction import redact
 from closedloop.records.arms import Arm
 from closedloop.records.causes import CausalEvidence
 from closedloop.records.decision import Plan, Target
@@ -60,7 +61,7 @@ def read_budgets(
             unreadable[arm] = str(error)
             continue
         except Exception as error:  # noqa: BLE001 (a broken adapter must not stop the other platforms; what it raised is told)
-            unreadable[arm] = f"its adapter failed with {type(error).__name__}: {error}"
+            unreadable[arm] = f"its adapter failed with {type(error).__name__}: {redact(error)}"
             continue
         if found.budget is None:
             continue
@@ -86,6 +87,8 @@ def check_platforms(platforms: Mapping[str, Any], now: datetime) -> list[Finding
             problems: list[tuple[Severity, str, str]] = [("warning", text, "plan the upgrade") for text in check(now=now)]
         except (PlatformError, ConfigurationError) as error:
             problems = [("critical", error.problem, error.mend or "mend the platform connection")]
+        except Exception as error:  # noqa: BLE001 (as in read_budgets)
+            problems = [("critical", f"its check failed with {type(error).__name__}: {redact(error)}", "mend the adapter")]
         for severity, evidence, mend in problems:
             passed = Interval(low=0.0, estimate=0.0, high=0.0, level=0.9, kind="credible")  # of the adapter's own checks, as a share
             found.append(
@@ -156,7 +159,9 @@ def informed(classifier: Classifier, known: CausalEvidence) -> Classifier:
         known = attrs.evolve(own, tests=(*own.tests, *known.tests))
     elif own is not None and not known.tests:
         return classifier
-    return attrs.evolve(classifier, incrementality=known)  # type: ignore[misc]
+    own_kind: Any = classifier  # an attrs class with that field, as was just seen
+    told: Classifier = attrs.evolve(own_kind, incrementality=known)
+    return told
 
 
 def campaign_holds(signals: Signals, health: HealthReport) -> dict[Arm, tuple[str, str]]:

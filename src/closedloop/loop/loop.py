@@ -7,61 +7,62 @@ not half-kept. Time and randomness are arguments: ``now`` from the caller, one g
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import attrs
 
 from closedloop.attribute import WindowedAttribution
 from closedloop.classify import BayesClassifier
 from closedloop.decide import BudgetDecider
-from closedloop.errors import ConfigurationError, InputError, LedgerError, WindowMismatchError
-from closedloop.execute import OutboxExecutor, Reconciliation
+from closedloop.errors import ConfigurationError, InputError, LedgerError
+from closedloop.execute import OutboxExecutor
 from closedloop.health import Thresholds, assess
 from closedloop.ingest import TableIngestor
 from closedloop.ingest.exchange import Rate, check_rates, rates_on
 from closedloop.interfaces import AttributionFeedback, Classifier, Decider, Executor, Ingestor, Ledger
 from closedloop.ledger import MemoryLedger, SqliteLedger, decode, encode
-from closedloop.loop.checks import over_credit, refuse_nonsense
+from closedloop.loop.checks import over_credit, refuse_nonsense, refuse_other_account, refuse_other_windows, reporting
+from closedloop.loop.counters import REPORTS, TYPES, Counters
 from closedloop.loop.cycle import CycleReport, Mode
 from closedloop.loop.deciding import (
     campaign_holds,
     check_platforms,
     decide,
-    differences,
     informed,
     read_budgets,
     reason_to_hold,
     unreachable,
 )
+from closedloop.loop.desk import Desk
 from closedloop.loop.evidence import pack
-from closedloop.loop.holdouts import Holdout, HoldoutPolicy, Holdouts
-from closedloop.loop.recording import approval_entry, cycle_entry, identity_entry, lift_entry, mode_entry, plan_entry, revert_entry
+from closedloop.loop.failure import RoomFailure, can_be_read_again, together
+from closedloop.loop.holdouts import HoldoutPolicy, Holdouts
+from closedloop.loop.made import Made
+from closedloop.loop.recording import cycle_entry, identity_entry, plan_entry
 from closedloop.loop.replay import EVIDENCE
-from closedloop.records.action import Receipts
 from closedloop.records.arms import Arm
 from closedloop.records.causes import CausalEvidence
 from closedloop.records.decision import Constraints, Plan, Target
-from closedloop.records.feedback import Finding, HealthReport
-from closedloop.records.lift import LiftResult
+from closedloop.records.feedback import Finding
 from closedloop.records.moments import to_us
-from closedloop.records.money import Money
 from closedloop.records.quarantine import Ingested
-from closedloop.records.signal import Signals
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow
 
 _STATE = "attribution"
 _HEALTH_SPAN = timedelta(days=7)
+_LOG = logging.getLogger("closedloop.loop")
 RoomHook = Callable[[str, float, Any], None]
 
 
-class ClosedLoop:
+class ClosedLoop(Desk):
     """Ingest, attribute, classify, decide and execute, cycle after cycle, from one ledger.
 
     Args:
@@ -85,6 +86,8 @@ class ClosedLoop:
             converted, and budgets are read and sent in each account's own currency. An ingestor of your own needs its own table.
         ingestor, attribution, classifier, decider, executor: Your own rooms in place of the default ones.
         hook: Called as ``hook(room, seconds, result)`` after each room.
+        on_error: What a cycle does when a room, a platform or a hook raises: ``hold`` every arm and say so in the report, the log
+            ``closedloop.loop`` and the ledger, or ``raise`` it, to find a mistake in a room of your own. Ctrl-C always passes.
         around: Called as ``around(room)``; the context manager that it returns is entered before the room and left after it, also
             when the room raises. For spans of a tracer.
 
@@ -127,10 +130,13 @@ class ClosedLoop:
         executor: Executor | None = None,
         hook: RoomHook | None = None,
         around: Callable[[str], AbstractContextManager[Any]] | None = None,
+        on_error: Literal["hold", "raise"] = "hold",
     ) -> None:
         if mode not in ("shadow", "approve", "auto"):
             raise ConfigurationError("unknown mode", "mode", mode, None, ("shadow", "approve", "auto"))
-        tags = tags or TagSchema()
+        if on_error not in ("hold", "raise"):
+            raise ConfigurationError("unknown answer to an error", "on_error", on_error, None, ("hold", "raise"))
+        self._tags = tags = tags or TagSchema()
         self.window = window
         self.mode: Mode = mode
         self.name = name
@@ -149,46 +155,21 @@ class ClosedLoop:
         by_volume = getattr(limits, "gate", "volume") == "volume"
         self.thresholds = thresholds or Thresholds(minimum_volume=limits.minimum_volume if by_volume else 0.0)
         self._hook, self._around = hook, around or nullcontext
-        self._checked = False
-        self._check_windows(executor)
+        self._checked, self.on_error = False, on_error
+        self._waiting: list[Any] = []  # rows, or their ingestion, that no cycle could learn from yet
+        self._counters = Counters(window, tags, conversion_type, self.thresholds)
+        rooms = {"ingest": self.ingestor, "attribute": self.attribution, "classify": self.classifier, "decide": self.decider}
+        self._rooms: dict[str, Any] = {**rooms, "execute": executor}
+        refuse_other_windows(window, self._rooms)
         if ledger is None or isinstance(ledger, str | Path):
             self.ledger: Ledger = MemoryLedger() if ledger is None else SqliteLedger(ledger)
             self._owns_ledger = True
         else:
             self.ledger, self._owns_ledger = ledger, False
-        self.executor = executor or OutboxExecutor(self.ledger, self.platforms)
+        self._rooms["execute"] = self.executor = executor or OutboxExecutor(self.ledger, self.platforms)
         self._holdouts = None if holdouts is None else Holdouts(holdouts, self.ledger, self.platforms, self.targets)
         self._mine = {"name": name, "window": encode(window), "arm": list(tags.arm)}
-        self._check_identity()
-
-    # ---------------------------------------------------------------- set-up
-
-    def _check_windows(self, executor: Executor | None) -> None:
-        for layer, room in (
-            ("ingestor", self.ingestor),
-            ("attribution", self.attribution),
-            ("classifier", self.classifier),
-            ("decider", self.decider),
-            ("executor", executor),
-        ):
-            found = getattr(room, "window", self.window)
-            if found is not None and found != self.window:
-                problem = f"the loop has {self.window} and its {layer} has {found}"
-                raise WindowMismatchError(problem, layer, None, "give every layer the same AttributionWindow")
-
-    def _check_identity(self) -> None:
-        mine = self._mine
-        known = self.ledger.newest("identity", subject="loop")
-        if not known:
-            return
-        theirs = known[0].entry.body
-        for field, what in (("name", "account"), ("window", "attribution window"), ("arm", "arm columns")):
-            if theirs[field] != mine[field]:
-                error = WindowMismatchError if field == "window" else ConfigurationError
-                found = decode(theirs[field]) if field == "window" else theirs[field]
-                raise error(
-                    f"this ledger was made for another {what}: {found}", field, mine[field], "open it with that, or start a new ledger"
-                )
+        refuse_other_account(self.ledger, self._mine)
 
     def __enter__(self) -> Self:
         return self
@@ -203,17 +184,16 @@ class ClosedLoop:
 
     # ---------------------------------------------------------------- one cycle
 
-    @property
-    def cycles(self) -> int:
-        """How many cycles the ledger holds as complete."""
-        done = self.ledger.newest("cycle", subject="loop")
-        return int(done[0].entry.body["cycle"]) if done else 0
-
     def run_cycle(self, rows: Any, *, now: datetime, findings: Sequence[Finding] = ()) -> CycleReport:
         """Run one cycle on new rows and return everything that crossed a door.
 
         When it returns, the rows are remembered and the decisions recorded. When it does not (an exception, a kill), call it
         again with the same or more rows: nothing is counted or sent twice, and a plan already recorded for this cycle stands.
+
+        A room, a platform or a hook that raises holds the loop: the report's ``failures`` say what it was, the ledger keeps it, every arm
+        is held, and the next call goes on. What had been learned by then is remembered; rows that had not reached the ledger wait in this
+        loop for the next call (``complete`` is then False: whoever starts a new process passes them again). With ``on_error="raise"``
+        it is raised instead.
 
         Args:
             rows: Any table of raw rows since the last complete cycle (more does no harm), or an `Ingested` made earlier.
@@ -222,82 +202,150 @@ class ClosedLoop:
 
         Raises:
             InputError: ``now`` has no zone or lies before the last cycle; the table cannot be read at all.
-            ConfigurationError: Your own attribution returned what cannot be meant.
             LedgerError: The ledger cannot be trusted or written.
         """
         self._check_clock(now)
-        cycle = self.cycles + 1
-        timings: dict[str, float] = {}
+        made = Made(cycle=self.cycles + 1, now=now, findings=[*findings])
+        try:
+            self._settle(made)
+            self._learn(rows, made)
+            self._judge(made)
+            self._decide(made)
+        except Exception as error:
+            if isinstance(error, LedgerError) or (isinstance(error, InputError) and made.is_reading):
+                raise
+            self._failed(error, made)
+            return self._stopped(rows, made)
+        if made.n_told < len(made.failures):  # a hook failed after health had spoken: nothing was recorded or sent
+            return self._stopped(rows, made)
+        try:
+            self._act(made)
+        except LedgerError:
+            raise
+        except Exception as error:  # noqa: BLE001 (as above; the plan is recorded, and what was sent is settled by the next ticks)
+            self._failed(error, made)
+        return self._closed(made)
 
-        with self._room("execute", timings) as out:
-            self.tick(now)  # what earlier cycles sent is settled before anything is learned from it
-            out.append(None)
-        with self._room("ingest", timings) as out:
-            out.append(rows if isinstance(rows, Ingested) else self.ingestor.ingest(rows))
-            ingested: Ingested = out[0]
-        recent = self.receipts(since=now - _HEALTH_SPAN)
+    def _settle(self, made: Made) -> None:
+        """What earlier cycles sent is settled before anything is learned from it; a failure of this holds, and learning goes on."""
+        try:
+            with self._room("execute", made):
+                self.tick(made.now)
+        except LedgerError:
+            raise
+        except Exception as error:  # noqa: BLE001 (as in run_cycle)
+            self._failed(error, made)
+
+    def _learn(self, rows: Any, made: Made) -> None:
+        with self._room("ingest", made) as out:
+            earlier = [self._read(waiting) for waiting in self._waiting]
+            made.is_reading = True
+            out.append(together([*earlier, self._read(rows)]))
+            made.is_reading = False
+            made.read = made.ingested = out[0]
+        made.recent = self.receipts(since=made.now - _HEALTH_SPAN)
         saved = self.ledger.state(_STATE)
-        with self._room("attribute", timings) as out:
+        with self._room("attribute", made) as out:
+            ours, theirs, two = self._counters.part(made.ingested.batch, self.ledger.state(TYPES))
             state = None if saved is None else self.attribution.load(saved)
-            out.append(self.attribution.attribute(ingested.batch, recent.rows, state=state, now=now))
+            out.append(self.attribution.attribute(ours, made.recent.rows, state=state, now=made.now))
             outcomes = out[0]
             refuse_nonsense(outcomes, self.window, type(self.attribution).__name__)
-        with self._room("classify", timings) as out:
-            out.append(informed(self.classifier, self.causes()).classify(outcomes, now=now))
-            signals: Signals = out[0]
-        with self._room("health", timings) as out:
+            made.reports, kept = self._counters.compare(theirs, outcomes, self.ledger.state(REPORTS), reporting(self.platforms), made.now)
+            states = {_STATE: outcomes.state.to_bytes(), TYPES: two, REPORTS: kept}
+            made.ingested, made.outcomes = attrs.evolve(made.ingested, batch=ours), outcomes
+            made.states = {name: data for name, data in states.items() if data is not None}
+        with self._room("classify", made) as out:
+            out.append(informed(self.classifier, self.causes()).classify(outcomes, now=made.now))
+            made.signals = out[0]
+
+    def _judge(self, made: Made) -> None:
+        outcomes, signals, now, level = made.outcomes, made.signals, made.now, self.thresholds.level
+        with self._room("health", made) as out:
+            found = made.findings
             if not self._checked:
                 troubles = [*check_platforms(self.platforms, now), *self._reconciled(now)]
                 self._checked = not any(f.severity == "critical" for f in troubles)  # asked again until it is mended
-                findings = (*findings, *troubles)
-            rates = rates_on(self.rates, to_us(now))
-            budgets, unreadable = read_budgets(self.platforms, self.targets, signals, now, outcomes.currency, rates)
-            level = self.thresholds.level
-            findings = (*findings, *over_credit(outcomes, level), *unreachable(signals, unreadable, self.platforms, level))
-            out.append(self._assess(ingested, signals, recent, findings, now))
-            health: HealthReport = out[0]
-        with self._room("decide", timings) as out:
-            foreign = {m.currency: rates[m.currency] for m in (budgets or {}).values() if m.currency in rates}
-            plan, note, evidence = self._plan(cycle, signals, health, now, budgets, unreadable, foreign)
-            out.append(plan)
-        receipts = Receipts()
-        recorded = plan_entry(cycle, plan, self.mode, now)
-        kept = {} if evidence is None else {f"{EVIDENCE}{cycle}": evidence}
-        if self.mode == "auto" and plan.decisions:
-            with self._room("execute", timings) as out:
-                self.ledger.append([recorded], states=kept)  # recorded before sent, with the signals that triggered it
-                self._let_send()
-                out.append(self.executor.execute(plan, now=now))
-                receipts = out[0]
+                found += troubles
+            made.rates = rates_on(self.rates, to_us(now))
+            made.budgets, made.unreadable = read_budgets(self.platforms, self.targets, signals, now, outcomes.currency, made.rates)
+            found += [*over_credit(outcomes, level), *unreachable(signals, made.unreadable, self.platforms, level)]
+            found += [] if made.reports is None else made.reports.findings
+            found += [failure.finding(level) for failure in made.failures]
+            made.n_told = len(made.failures)
+            windows = {"loop": self.window, "attribution": self.attribution.window, "classifier": self.classifier.window}
+            windows |= {f"platform {name}": window for name, window in reporting(self.platforms).items()}
+            made.health = assess(
+                windows=windows,
+                ingested=made.ingested,
+                signals=signals,
+                receipts=made.recent,
+                findings=tuple(found),
+                now=now,
+                thresholds=self.thresholds,
+            )
+            out.append(made.health)
 
+    def _decide(self, made: Made) -> None:
+        with self._room("decide", made) as out:
+            made.plan, made.note, evidence = self._plan(made)
+            out.append(made.plan)
+        made.evidence = {} if evidence is None else {f"{EVIDENCE}{made.cycle}": evidence}
+
+    def _act(self, made: Made) -> None:
+        if self.mode == "auto" and made.plan.decisions:
+            with self._room("execute", made) as out:
+                recorded = plan_entry(made.cycle, made.plan, self.mode, made.now)
+                self.ledger.append([recorded], states=made.evidence)  # recorded before sent, with the signals that triggered it
+                self._let_send()
+                out.append(self.executor.execute(made.plan, now=made.now))
+                made.receipts = out[0]
         if self._holdouts is not None:
-            with self._room("holdouts", timings) as out:
+            with self._room("holdouts", made) as out:
                 tests = len(self.lift_tests())
-                begin = self.paused is None and health.advice == "run" and self._may_test()
-                self._holdouts.step(cycle, outcomes, signals, tests, begin=begin, seed=self.seed, now=now)
+                begin = self.paused is None and made.health.advice == "run" and self._may_test()
+                self._holdouts.step(made.cycle, made.outcomes, made.signals, tests, begin=begin, seed=self.seed, now=made.now)
                 out.append(self.holdouts())
 
+    def _closed(self, made: Made) -> CycleReport:
+        """Record the cycle as complete, in one transaction with the new state."""
         versions = {name: dict(platform.versions) for name, platform in self.platforms.items() if hasattr(platform, "versions")}
-        entries = [identity_entry(self._mine, now)] if cycle == 1 else []
-        entries += [recorded, cycle_entry(cycle, plan, self.mode, ingested, health, versions, now)]
-        self.ledger.append(entries, states={**kept, _STATE: outcomes.state.to_bytes()})
-        return CycleReport(
-            cycle=cycle,
-            now=now,
-            mode=self.mode,
-            ingested=ingested,
-            outcomes=outcomes,
-            signals=signals,
-            plan=plan,
-            receipts=receipts,
-            health=health,
-            timings=timings,
-            note=note,
-        )
+        entries = [identity_entry(self._mine, made.now)] if made.cycle == 1 else []
+        entries += [
+            plan_entry(made.cycle, made.plan, self.mode, made.now),
+            cycle_entry(made.cycle, made.plan, self.mode, made.ingested, made.health, versions, made.now),
+            *(failure.entry(made.cycle, made.now) for failure in made.failures),
+        ]
+        self.ledger.append(entries, states={**made.evidence, **made.states})
+        self._waiting.clear()
+        return made.report(self.mode)
 
-    def _reconciled(self, now: datetime) -> list[Finding]:
-        """On start: what stands elsewhere than intended, as findings."""
-        return differences(self.reconcile(now=now)) if isinstance(self.executor, OutboxExecutor) and self.cycles else []
+    # ---------------------------------------------------------------- when something raises
+
+    def _failed(self, error: Exception, made: Made, room: str | None = None) -> None:
+        if self.on_error == "raise":
+            raise error
+        name = room or made.room
+        failure = RoomFailure.of(name, self._rooms.get(name), error)
+        made.failures.append(failure)
+        _LOG.error("cycle %d: %s\n%s", made.cycle, failure, failure.traceback)
+
+    def _stopped(self, rows: Any, made: Made) -> CycleReport:
+        """Return the report of a cycle that could not decide: record why, keep what was learned, and let the rows wait otherwise."""
+        entries = [identity_entry(self._mine, made.now)] if made.cycle == 1 else []
+        self.ledger.append([*entries, *(f.entry(made.cycle, made.now) for f in made.failures)], states=made.states)
+        if made.states:
+            self._waiting.clear()
+        elif made.read is not None:
+            self._waiting = [made.read]
+        elif can_be_read_again(rows):
+            self._waiting.append(rows)
+        newest = self.ledger.newest("plan", subject=f"cycle {made.cycle - 1}")
+        before = decode(newest[0].entry.body["plan"]) if newest else None
+        return made.stopped(self.mode, before, self.window, self._tags, self.horizon)
+
+    def _read(self, rows: Any) -> Ingested:
+        return rows if isinstance(rows, Ingested) else self.ingestor.ingest(rows)
 
     def _check_clock(self, now: datetime) -> None:
         to_us(now)
@@ -307,173 +355,36 @@ class ClosedLoop:
             raise InputError(f"the clock went back: the last cycle ran at {last}", "now", now.isoformat(), "pass a later time")
 
     @contextmanager
-    def _room(self, room: str, timings: dict[str, float]) -> Iterator[list[Any]]:
+    def _room(self, room: str, made: Made) -> Iterator[list[Any]]:
+        made.room = room
         started = time.perf_counter()  # measures the room; no room reads a clock
         result: list[Any] = []
         with self._around(room):
             yield result
         seconds = time.perf_counter() - started
-        timings[room] = timings.get(room, 0.0) + seconds
+        made.timings[room] = made.timings.get(room, 0.0) + seconds
         if self._hook is not None:
-            self._hook(room, seconds, result[0] if result else None)
+            try:
+                self._hook(room, seconds, result[0] if result else None)
+            except Exception as error:  # noqa: BLE001 (as in run_cycle; the room itself has done its work)
+                self._failed(error, made, f"hook after {room}")
 
-    def _assess(self, ingested: Ingested, signals: Signals, recent: Receipts, findings: Sequence[Finding], now: datetime) -> HealthReport:
-        windows = {"loop": self.window, "attribution": self.attribution.window, "classifier": self.classifier.window}
-        for name, platform in self.platforms.items():
-            reporting = getattr(platform, "reporting_window", None)
-            if reporting is not None:
-                windows[f"platform {name}"] = reporting
-        return assess(
-            windows=windows,
-            ingested=ingested,
-            signals=signals,
-            receipts=recent,
-            findings=tuple(findings),
-            now=now,
-            thresholds=self.thresholds,
-        )
-
-    # ---------------------------------------------------------------- deciding
-
-    def _plan(
-        self,
-        cycle: int,
-        signals: Signals,
-        health: HealthReport,
-        now: datetime,
-        budgets: Mapping[Arm, Money] | None,
-        unreadable: Mapping[Arm, str],
-        rates: Mapping[str, float],
-    ) -> tuple[Plan, str, bytes | None]:
+    def _plan(self, made: Made) -> tuple[Plan, str, bytes | None]:
+        cycle, signals, health, now, budgets = made.cycle, made.signals, made.health, made.now, made.budgets
+        rates = {m.currency: made.rates[m.currency] for m in (budgets or {}).values() if m.currency in made.rates}
         recorded = self.ledger.newest("plan", subject=f"cycle {cycle}")
         if recorded:
             return decode(recorded[0].entry.body["plan"]), "resumed: the plan recorded before the interruption stands", None
         hold, note = reason_to_hold(self.paused, health)
         override = {
-            "unreadable": [[list(arm), why] for arm, why in unreadable.items()],
+            "unreadable": [[list(arm), why] for arm, why in made.unreadable.items()],
             "held": [[list(arm), *words] for arm, words in campaign_holds(signals, health).items()],
             "hold": hold,
-            **({"rates": dict(rates)} if rates else {}),
+            **({"rates": rates} if rates else {}),
         }
         added = {"cycle": cycle, "seed": self.seed, "mode": self.mode, "override": override}
         plan = decide(self.decider, signals, budgets, horizon=self.horizon, now=now, cycle=cycle, added=added)
         return plan, note, pack(signals, budgets)
-
-    # ---------------------------------------------------------------- control by people
-
-    @property
-    def paused(self) -> str | None:
-        """Why the loop is paused, None when it is not."""
-        found = self.ledger.newest("mode", subject="loop")
-        body = found[0].entry.body if found else {}
-        return str(body["reason"]) if body.get("paused") else None
-
-    def _set_paused(self, paused: bool, reason: str, by: str, now: datetime) -> None:
-        number = sum(1 for _ in self.ledger.entries(kind="mode", subject="loop")) + 1
-        self.ledger.append([mode_entry(number, paused=paused, reason=reason, by=by, now=now)])
-
-    def pause(self, reason: str, *, by: str, now: datetime) -> None:
-        """Send nothing more and hold every arm, and record who said so and why; learning and looking go on."""
-        self._set_paused(True, reason, by, now)
-
-    def resume(self, *, by: str, now: datetime) -> None:
-        """Let the loop act again, and record who said so."""
-        self._set_paused(False, "", by, now)
-
-    def awaiting_approval(self) -> Sequence[Plan]:
-        """Return the plans that wait for a person, oldest first."""
-        return [decode(r.entry.body["plan"]) for r in self.ledger.newest("plan", only_open=True)]
-
-    def approve(self, plan_id: str, *, by: str, now: datetime) -> Receipts:
-        """Send a plan that waits, and record who approved it.
-
-        Raises:
-            ConfigurationError: No such plan waits; those that do are listed.
-        """
-        for found in self.ledger.newest("plan", only_open=True):
-            entry = found.entry
-            if entry.body["plan_id"] == plan_id:
-                closed = attrs.evolve(entry, at=now, key=f"{entry.key}:approved", is_open=False)
-                self.ledger.append([approval_entry(plan_id, by, now), closed])
-                self._let_send()
-                return self.executor.execute(decode(entry.body["plan"]), now=now)
-        waiting = tuple(p.plan_id for p in self.awaiting_approval())
-        raise ConfigurationError("no such plan waits for approval", "plan_id", plan_id, None, waiting)
-
-    def receipts(self, *, since: datetime | None = None) -> Receipts:
-        """Return the receipts of every plan made since a time (by default of all plans), oldest first."""
-        plans = [r.entry.body["plan_id"] for r in self.ledger.entries(kind="plan", since=since)]
-        return Receipts.of([receipt for plan_id in dict.fromkeys(plans) for receipt in self.executor.receipts(plan_id)])
-
-    def reconcile(self, *, now: datetime) -> Reconciliation:
-        """Compare what was intended with what stands at every target; explain each difference and propose the mend, change nothing.
-
-        Raises:
-            ConfigurationError: The executor is your own and cannot reconcile.
-        """
-        return self._own_executor("reconcile").reconcile(now=now)
-
-    def revert(self, plan_id: str, *, by: str, now: datetime) -> Plan:
-        """Restore what stood before a plan, within the constraints, as a plan like any other: sent in ``auto``, else waiting for `approve`.
-
-        Raises:
-            ConfigurationError: No such plan was executed, or the executor is your own and cannot revert.
-        """
-        limits = getattr(self.decider, "constraints", None)
-        plan = self._own_executor("revert").revert(plan_id, now=now, constraints=limits)
-        plan = attrs.evolve(plan, provenance={**plan.provenance, "reverts": plan_id, "by": by})
-        self.ledger.append([revert_entry(plan, self.mode, now)])
-        if self.mode == "auto":
-            self._let_send()
-            self.executor.execute(plan, now=now)
-        return plan
-
-    def _own_executor(self, verb: str) -> OutboxExecutor:
-        if isinstance(self.executor, OutboxExecutor):
-            return self.executor
-        raise ConfigurationError(f"this executor cannot {verb}", "executor", type(self.executor).__name__, "use OutboxExecutor")
-
-    def add_lift_test(self, test: LiftResult, *, by: str, now: datetime) -> None:
-        """Remember a lift test: from the next cycle on arms are ranked and moved by caused conversions, as far as tests and priors know."""
-        self.ledger.append([lift_entry(len(self.lift_tests()) + 1, test, by, now)])
-
-    def lift_tests(self) -> Sequence[LiftResult]:
-        """Return the lift tests that the ledger holds, oldest first."""
-        return [decode(r.entry.body["test"]) for r in self.ledger.entries(kind="lift")]
-
-    def _may_test(self) -> bool:
-        return self.mode == "auto" or (self.mode == "shadow" and self._holdouts is not None and self._holdouts.policy.in_shadow)
-
-    def holdouts(self) -> Sequence[Holdout]:
-        """Return the holdouts that the loop asked for, oldest first, with what each was expected to cost."""
-        return [] if self._holdouts is None else self._holdouts.all()
-
-    def causes(self) -> CausalEvidence:
-        """Return what is known and assumed of the cause of credit: the priors, and every test that the ledger holds."""
-        return attrs.evolve(self._assumed, tests=(*self._assumed.tests, *self.lift_tests()))
-
-    def tick(self, now: datetime) -> datetime | None:
-        """Let the executor do what is due; return when to call again, None when nothing is open.
-
-        While the loop is paused nothing is sent: what is in flight is looked at, what is queued stays recorded until it expires.
-        """
-        self._let_send()
-        return self.executor.tick(now)
-
-    def _let_send(self) -> None:
-        if hasattr(self.executor, "sending"):
-            self.executor.sending = self.paused is None
-
-    def verify(self) -> None:
-        """Check the ledger's own evidence, where the ledger offers it.
-
-        Raises:
-            LedgerError: A record was edited, removed or reordered.
-        """
-        check = getattr(self.ledger, "verify", None)
-        if check is None:
-            raise LedgerError("this ledger cannot verify itself", "ledger", type(self.ledger).__name__)
-        check()
 
     def __repr__(self) -> str:
         return f"ClosedLoop({self.name!r}, {self.window}, mode={self.mode}, {self.cycles} cycles, platforms={sorted(self.platforms)})"

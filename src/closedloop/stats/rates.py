@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from scipy.special import betaincinv, gammaincinv
 
 from closedloop.errors import ConfigurationError
+from closedloop.records.interval import FloatArray
 
 
 def count_interval(count: float, *, level: float = 0.9) -> tuple[float, float]:
@@ -57,14 +59,24 @@ def ratio_interval(
             raise ConfigurationError("a count is zero or more", name, value)
     if not 0.0 < level < 1.0:
         raise ConfigurationError("a level lies between 0 and 1", "level", level)
-    tail = (1.0 - level) / 2.0
     scale = base_exposure / exposure
-    low_share = float(betaincinv(count, base_count + 1.0, tail)) if count > 0 else 0.0
-    high_share = float(betaincinv(count + 1.0, base_count, 1.0 - tail)) if base_count > 0 else 1.0
+    ends = ratio_intervals(np.array([count]), np.array([base_count]), level=level)
+    low, estimate, high = (float(end[0]) * scale for end in ends)
+    return low, estimate, high
 
-    def odds(share: float) -> float:
-        return math.inf if share >= 1.0 else share / (1.0 - share) * scale
 
-    estimate = math.inf if base_count == 0 else count / base_count * scale
-    low, high = odds(low_share), odds(high_share)
-    return low, min(max(estimate, low), high), high
+def ratio_intervals(counts: FloatArray, base_counts: FloatArray, *, level: float = 0.9) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return (low, estimate, high) of each count relative to its base count, as `ratio_interval` does of equal exposures.
+
+    Args:
+        counts, base_counts: Poisson counts, zero or more (shape (A,)).
+        level: As there.
+    """
+    tail = (1.0 - level) / 2.0
+    some, base = counts > 0, base_counts > 0
+    low_share = np.where(some, betaincinv(np.where(some, counts, 1.0), base_counts + 1.0, tail), 0.0)
+    high_share = np.where(base, betaincinv(counts + 1.0, np.where(base, base_counts, 1.0), 1.0 - tail), 1.0)
+    with np.errstate(divide="ignore"):
+        low, high = low_share / (1.0 - low_share), high_share / (1.0 - high_share)
+    estimate = np.divide(counts, base_counts, out=np.full(len(counts), np.inf), where=base)
+    return low, np.minimum(np.maximum(estimate, low), high), high
