@@ -9,7 +9,9 @@ import pytest
 
 from closedloop.attribute import WindowedAttribution
 from closedloop.classify import BayesClassifier
-from closedloop.health import uptimes, without_gaps
+from closedloop.health import Thresholds, uptimes, without_gaps
+from closedloop.health.daily import daily
+from closedloop.health.failures import data_gaps
 from closedloop.health.gaps import expected_last_day
 from closedloop.health.uptime import judged
 from closedloop.ingest import TableIngestor
@@ -152,3 +154,23 @@ def test_a_platforms_lost_clicks_do_not_make_it_dear():
     assert cost[1].tolist() == pytest.approx([0.5, 0.5])
     by_hand = without_gaps(whole, {"meta": [START + timedelta(days=d) for d in lost]})
     assert by_hand.spend_per_arm().tolist() == mended.spend_per_arm().tolist()
+
+
+def test_conversions_that_come_days_after_the_last_clicks_are_no_outage_of_the_platforms():
+    """An export cut at a day of clicks, with the conversions that were still to come: old data, not lost days; one silent platform is."""
+    window = AttributionWindow(click="3d", view="1d")
+    schema = TagSchema(arm=("platform",))
+    whole = _rows(days=30)
+    late = [
+        {"event_id": f"late{i}", "kind": "conversion", "user_id": f"u{i}", "currency": "EUR",
+         "occurred_at": datetime.combine(START, datetime.min.time(), tzinfo=UTC) + timedelta(days=30 + i // 20, hours=i % 20)}
+        for i in range(80)
+    ]  # fmt: skip
+    for rows, silent in (
+        (whole + late, set()),
+        ([r for r in whole if r.get("platform") != "meta" or r["occurred_at"].date() < START + timedelta(days=20)], {"meta"}),
+    ):
+        batch = TableIngestor(schema).ingest(rows).batch
+        outcomes = WindowedAttribution(window, tags=schema).attribute(batch)
+        assert {f.scope for f in data_gaps(daily(outcomes, 60), Thresholds())} == silent
+        assert {u.source for seen in (batch, outcomes) for u in uptimes(seen).rows if u.gaps} - {"conversions"} == silent

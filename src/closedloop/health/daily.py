@@ -52,11 +52,17 @@ class Daily:
 def daily(outcomes: Outcomes, longest: int) -> Daily:
     """Return the newest ``longest`` days of an outcome that are over.
 
-    The account's newest watermark says which days are over: a platform that fell silent must not hide its own silence.
+    The account's newest watermark says which days are over: a platform that fell silent must not hide its own silence. Where nothing comes
+    any more but conversions (an export whose last conversions are days younger than its last clicks), the touches of all platforms end,
+    and no day after the last but one is judged: that is old data and no day's loss, and their age is looked at elsewhere.
     """
     cohorts, spend, arms = outcomes.cohorts, outcomes.spend, outcomes.arms
     newest = max(outcomes.watermark.values(), default=0)
     last = newest // US_PER_DAY - (0 if newest % US_PER_DAY >= _NEARLY_OVER_US else 1)
+    bought = [d for d in (cohorts.day[cohorts.exposures > 0], spend.day) if len(d)]
+    if bought:
+        youngest = max(int(d.max()) for d in bought)
+        last = last if youngest >= last else youngest - 1
     seen = [int(d.min()) for d in (cohorts.day, spend.day) if len(d)]
     first = max(min(seen, default=last + 1), last - longest + 1)
     days = np.arange(first, last + 1, dtype=np.int64)

@@ -38,8 +38,8 @@ class Expected:
     p_low: FloatArray
     count: FloatArray
 
-    def times(self, share: float) -> Expected:
-        """Return what such a day should bring when only a share of it is to be expected."""
+    def times(self, share: FloatArray) -> Expected:
+        """Return what such days should bring when only a share of it is to be expected, shape (P,)."""
         mean = self.mean * share
         return attrs.evolve(self, mean=mean, p_low=p_at_most(self.count, mean, self.dispersion))
 
@@ -65,29 +65,55 @@ def expected_last_day(counts: FloatArray, weekday: npt.NDArray[np.int64], longes
     (array([92.]), array([ True]))
     """
     history = counts[:, -longest - 1 : -1]
-    days = weekday[-longest - 1 : -1]
     if history.shape[1] < _LEAST_DAYS:
         return None
-    usual = np.ones(history.shape, dtype=bool)
-    for d in np.unique(days):
-        usual[:, days == d] = history[:, days == d] >= 0.5 * np.median(history[:, days == d], axis=1, keepdims=True)
-    level = (history * usual).sum(axis=1) / np.maximum(usual.sum(axis=1), 1)
-    factor = _weekday_factors(history, days, level, usual)
-    fitted = level[:, None] * factor[:, days]
+    days = np.broadcast_to(weekday[-longest - 1 : -1], history.shape)
+    return expected(counts[:, -1], np.full(len(counts), weekday[-1]), history, days, np.ones(history.shape, dtype=bool))
+
+
+def expected(
+    count: FloatArray,
+    on: npt.NDArray[np.int64],
+    history: FloatArray,
+    weekday: npt.NDArray[np.int64],
+    known: npt.NDArray[np.bool_],
+) -> Expected:
+    """Return what each of M days should have brought, each from its own W earlier days, as `expected_last_day` does for one.
+
+    Args:
+        count: What it brought, shape (M,).
+        on: Its day of the week, shape (M,).
+        history, weekday: The earlier days' counts and days of the week, shape (M, W).
+        known: Which of these there are, shape (M, W).
+    """
+    usual = known.copy()
+    of_day = [known & (weekday == d) for d in range(7)]
+    present = np.stack([mine.any(axis=1) for mine in of_day])
+    for mine in of_day:
+        usual &= ~mine | (history >= 0.5 * _median(history, mine)[:, None])
+    n = usual.sum(axis=1)
+    level = (history * usual).sum(axis=1) / np.maximum(n, 1)
+    factor = _weekday_factors(history, [mine & usual for mine in of_day], level)
+    fitted = level[:, None] * np.take_along_axis(factor, weekday, axis=1)
     squares = np.where(usual, (history - fitted) ** 2 / np.maximum(fitted, 1.0), 0.0).sum(axis=1)
-    degrees = np.maximum(usual.sum(axis=1) - len(np.unique(days)), 0)
-    same = np.maximum((usual & (days == weekday[-1])).sum(axis=1), 1)  # days that the mean itself rests on
+    degrees = np.maximum(n - present.sum(axis=0), 0)
+    same = np.maximum((usual & (weekday == on[:, None])).sum(axis=1), 1)  # days that the mean itself rests on
     dispersion = np.maximum((squares + _PRIOR_DAYS * _PRIOR_DISPERSION) / (degrees + _PRIOR_DAYS), 1.0) * (1.0 + 1.0 / same)
-    mean = level * factor[:, weekday[-1]]
-    count = counts[:, -1]
+    mean = level * factor[np.arange(len(on)), on]
     return Expected(mean=mean, dispersion=dispersion, p_low=p_at_most(count, mean, dispersion), count=count)
 
 
-def _weekday_factors(history: FloatArray, days: npt.NDArray[np.int64], level: FloatArray, usual: npt.NDArray[np.bool_]) -> FloatArray:
-    """Return factors of the seven weekdays, shrunk to 1 by a quarter of a week's worth of data (shape (P, 7))."""
+def _median(values: FloatArray, chosen: npt.NDArray[np.bool_]) -> FloatArray:
+    """Return the median of the chosen values of each row, infinity where there are none (shape (M,))."""
+    ordered, n = np.sort(np.where(chosen, values, np.inf), axis=1), chosen.sum(axis=1)
+    row, last = np.arange(len(values)), values.shape[1] - 1
+    return np.asarray((ordered[row, np.clip((n - 1) // 2, 0, last)] + ordered[row, np.clip(n // 2, 0, last)]) / 2.0)
+
+
+def _weekday_factors(history: FloatArray, on_day: list[npt.NDArray[np.bool_]], level: FloatArray) -> FloatArray:
+    """Return factors of the seven weekdays, shrunk to 1 by a quarter of a week's worth of data (shape (M, 7))."""
     factor = np.ones((len(history), 7))
-    for d in range(7):
-        on = (days == d)[None, :] & usual
+    for d, on in enumerate(on_day):
         n = on.sum(axis=1)
         mean = np.where(on, history, 0.0).sum(axis=1) / np.maximum(n, 1)
         relative = np.where((n > 0) & (level > 0), mean / np.maximum(level, 1e-12), 1.0)

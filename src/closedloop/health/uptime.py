@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from closedloop.display import frame, html_table, text_table
 from closedloop.health.daily import daily
-from closedloop.health.gaps import expected_last_day
+from closedloop.health.gaps import expected
 from closedloop.health.measures import share
 from closedloop.records.arms import Arms
 from closedloop.records.batch import CLICK, CONVERSION, IMPRESSION, EventBatch
@@ -137,31 +137,43 @@ def judged(
     """
     n = len(counts)
     gap, mean = np.zeros(n, dtype=bool), np.full(n, np.nan)
-    weekday = (first_day + np.arange(n) + _EPOCH_WEEKDAY) % 7
-    usual: list[int] = list(range(min(_LEAST_DAYS, n)))
+    if n <= _LEAST_DAYS:
+        return gap, mean
+    weekday, paid = (first_day + np.arange(n) + _EPOCH_WEEKDAY) % 7, np.zeros(n) if spend is None else spend
+    while True:  # a day's verdict rests on those before it: each round settles at least one gap more
+        days = _usual(gap)
+        known = days >= 0
+        found = expected(counts[_LEAST_DAYS:], weekday[_LEAST_DAYS:], counts[days], weekday[days], known)
+        found = found.times(_quiet(paid, days, known))
+        again = np.append(np.zeros(_LEAST_DAYS, dtype=bool), found.is_gap(rarity, least_share))
+        mean[_LEAST_DAYS:] = found.mean
+        if np.array_equal(again, gap):
+            return gap, mean
+        gap = again
+
+
+def _usual(gap: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return for each day from the eighth on the last days before it that say what is usual, -1 for none, shape (D - 7, 28)."""
+    out = np.full((len(gap) - _LEAST_DAYS, _LONGEST), -1, dtype=np.int64)
+    usual: list[int] = list(range(_LEAST_DAYS))
     run = 0
-    for day in range(_LEAST_DAYS, n):
-        at = np.array([*usual[-_LONGEST:], day])
-        found = expected_last_day(counts[at][None, :], weekday[at], _LONGEST)
-        if found is not None:
-            found = found.times(_quiet(spend, at))
-            mean[day] = found.mean[0]
-            gap[day] = bool(found.is_gap(rarity, least_share)[0])
-        run = run + 1 if gap[day] else 0
+    for day, lost in enumerate(gap[_LEAST_DAYS:].tolist(), _LEAST_DAYS):
+        before = usual[-_LONGEST:]
+        out[day - _LEAST_DAYS, : len(before)] = before
+        run = run + 1 if lost else 0
         if run > _LONGEST:  # it is no outage any more: the source is like this now, and is judged by what it has been since
             usual = list(range(day - run + 1, day))
             run = 0
-        if not gap[day]:
+        if not lost:
             usual.append(day)
-    return gap, mean
+    return out
 
 
-def _quiet(spend: FloatArray | None, at: npt.NDArray[np.int64]) -> float:
-    """By how much the source charged less on the last of these days than on the others, at most 1; 1 where it does not charge."""
-    if spend is None or spend[at[-1]] <= 0:
-        return 1.0
-    before = spend[at[:-1]][spend[at[:-1]] > 0]
-    return float(min(1.0, spend[at[-1]] / before.mean())) if len(before) else 1.0
+def _quiet(spend: FloatArray, days: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]) -> FloatArray:
+    """By how much the source charged less than on the days before, at most 1; 1 where it does not charge, shape (D - 7,)."""
+    own, before = spend[_LEAST_DAYS:], np.where(known, spend[days], 0.0)
+    usual = before.sum(axis=1, where=before > 0) / np.maximum((before > 0).sum(axis=1), 1)
+    return np.where((own > 0) & (usual > 0), np.minimum(1.0, own / np.where(usual > 0, usual, 1.0)), 1.0)
 
 
 def _of_outcomes(outcomes: Outcomes, longest: int) -> tuple[list[str], FloatArray, FloatArray, int, list[int]]:
@@ -214,7 +226,9 @@ def _of_batch(batch: EventBatch) -> tuple[list[str], FloatArray, FloatArray, int
     sources = [*names, CONVERSIONS]
     spend[-1] = spend[:-1].sum(axis=0)  # all that is charged leads to conversions
     names = [s for s, k in zip(sources, kept.tolist(), strict=True) if k]
-    return names, counts[kept], spend[kept], first, [width] * len(names)
+    bought = np.flatnonzero((counts[:-1] + spend[:-1]).any(axis=0))  # where touches of all platforms end, none lost a day
+    end = width if not len(bought) or bought[-1] == width - 1 else int(bought[-1])
+    return names, counts[kept], spend[kept], first, [width if s == CONVERSIONS else end for s in names]
 
 
 def without_gaps(outcomes: Outcomes, gaps: Uptimes | Mapping[str, Sequence[date]]) -> Outcomes:

@@ -43,6 +43,7 @@ from closedloop.loop.deciding import (
 from closedloop.loop.desk import Desk
 from closedloop.loop.evidence import pack
 from closedloop.loop.failure import RoomFailure, can_be_read_again, together
+from closedloop.loop.gaps import as_delivered
 from closedloop.loop.holdouts import HoldoutPolicy, Holdouts
 from closedloop.loop.made import Made
 from closedloop.loop.recording import cycle_entry, identity_entry, plan_entry
@@ -256,7 +257,9 @@ class ClosedLoop(Desk):
             made.ingested, made.outcomes = attrs.evolve(made.ingested, batch=ours), outcomes
             made.states = {name: data for name, data in states.items() if data is not None}
         with self._room("classify", made) as out:
-            out.append(informed(self.classifier, self.causes()).classify(outcomes, now=made.now))
+            delivered, lost = as_delivered(outcomes, self.thresholds, made.now.date())
+            made.findings += lost
+            out.append(informed(self.classifier, self.causes()).classify(delivered, now=made.now))
             made.signals = out[0]
 
     def _judge(self, made: Made) -> None:
@@ -283,6 +286,7 @@ class ClosedLoop(Desk):
                 findings=tuple(found),
                 now=now,
                 thresholds=self.thresholds,
+                outcomes=outcomes,
             )
             out.append(made.health)
 
