@@ -65,23 +65,44 @@ def test_equal_hashes_do_not_make_equal_texts(monkeypatch: pytest.MonkeyPatch) -
     """With a hash that many texts share nothing is merged: the column is left to the ordinary way."""
     array = pa.array([f"a rather long text {i}" for i in range(N)], pa.large_string())
     true = Words.hashes
-    monkeypatch.setattr(Words, "hashes", lambda self: true(self) % np.uint64(N // 2))
+    monkeypatch.setattr(Words, "hashes", lambda self: (true(self)[0] % np.uint64(N // 2), False))
     assert numbered(array) is None
     rows = perhaps_repeated(array)
     assert rows is None or len(rows) == N
 
 
 def test_hashes_that_differ_in_low_bits_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the shortcut to the sorting order fails, the order is found the slow way and the answer stays."""
+    """Where the shortcut to the sorting order mixes hashes, they are put in order among themselves and the answer stays."""
     column = [f"u{i % 15_000}" for i in np.random.default_rng(1).permutation(N)]
     true = Words.hashes
-    monkeypatch.setattr(Words, "hashes", lambda self: true(self) >> np.uint64(40))
+    monkeypatch.setattr(Words, "hashes", lambda self: (true(self)[0] >> np.uint64(40), False))
     found = numbered(pa.array(column, pa.large_string()))
     assert found is None or [found[1][int(c)].as_py() for c in found[0][:100]] == column[:100]
-    h = np.random.default_rng(2).integers(0, 900, N).astype(np.uint64)
-    order = buffers._grouping_order(h)
-    assert np.array_equal(h[order], np.sort(h))
-    assert sorted(order.tolist()) == list(range(N))
+    rng = np.random.default_rng(2)
+    for high in (0, 1, 5_000):  # all in one run, in two, and two or three in most
+        h = rng.integers(0, 900, N).astype(np.uint64) + (rng.integers(0, high + 1, N).astype(np.uint64) << np.uint64(40))
+        order, starts = buffers._grouping_order(h)
+        assert np.array_equal(h[order], np.sort(h))
+        assert sorted(order.tolist()) == list(range(N))
+        assert np.array_equal(h[order[starts]], np.unique(h))
+        assert all((np.diff(group) > 0).all() for group in np.split(order, starts[1:])[:500])
+
+
+def test_eight_bytes_are_told_apart_for_certain_unless_a_control_character_ends_them() -> None:
+    """Hashes of up to eight bytes are one to one; the texts made to share one are noticed, and told apart by their bytes."""
+    plain = Words.of(pa.array([f"{i:08d}" for i in range(N)] + ["u7", "\u00e9" * 4], pa.large_string()))
+    assert plain is not None
+    h, certain = plain.hashes()
+    assert certain
+    assert len(np.unique(h)) == N + 2
+    clash = ["abcdefg", "abcdefg\x0f", *(f"{i:08d}" for i in range(N))]
+    words = Words.of(pa.array(clash, pa.large_string()))
+    assert words is not None
+    h, certain = words.hashes()
+    assert h[0] == h[1]
+    assert not certain
+    found = numbered(pa.array(clash, pa.large_string()))
+    assert found is None or found[0][0] != found[0][1]
 
 
 def test_what_is_left_to_the_ordinary_way() -> None:

@@ -24,6 +24,8 @@ Codes = npt.NDArray[np.int32]
 FEWEST_ROWS = 20_000  # below this a hash table of strings fits the cache and is as fast
 _LONGEST = 512  # bytes of a text; a column with a longer one is left to the ordinary way
 _SAMPLE = 1024
+_BLOCK = 32_768  # rows
+_CONTROLS_END = np.uint64(16 << 56)
 _MASKS = np.array([(1 << (8 * n)) - 1 for n in range(9)], dtype=np.uint64)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -43,10 +45,12 @@ def text_array(column: Any) -> Any:
 
 
 def mixed(h: UInt64) -> UInt64:
-    """Finish a 64-bit hash: every input bit reaches every output bit."""
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
+    """Finish a 64-bit hash, in its own place: every input bit reaches every output bit."""
+    moved = np.empty_like(h)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        h ^= np.right_shift(h, np.uint64(shift), out=moved)
+        h *= np.uint64(factor)
+    return h
 
 
 @attrs.frozen(eq=False)
@@ -87,31 +91,47 @@ class Words:
         place = self.start[at] + 8 * k if k else self.start[at]
         return np.asarray(self.lanes[place] & _MASKS[np.minimum(rest, 8)])
 
-    def _longer(self) -> Iterator[tuple[int, Int64]]:
-        """Yield each further lane and the rows that have it."""
-        at, k = np.flatnonzero(self.length > 8), 1
+    def _longer(self, block: slice) -> Iterator[tuple[int, Int64]]:
+        """Yield each further lane and the rows of the block that have it."""
+        at, k = block.start + np.flatnonzero(self.length[block] > 8), 1
         while len(at):
             yield k, at
             k += 1
             at = at[self.length[at] > 8 * k]
 
-    def hashes(self) -> UInt64:
-        """Return a 64-bit hash of each text and its length; of texts of up to seven bytes it tells them apart for certain.
+    def _blocks(self) -> Iterator[slice]:
+        """Yield runs of rows whose words stay in the cache while they are worked on."""
+        return (slice(start, min(start + _BLOCK, len(self.length))) for start in range(0, len(self.length), _BLOCK))
 
-        Seven bytes and the length are one word, and what mixes it can be undone.
+    def hashes(self) -> tuple[UInt64, bool]:
+        """Return a 64-bit hash of each text and its length, and whether it tells all texts apart for certain.
+
+        Seven bytes and the length are one word, and what mixes it can be undone. So can that of eight bytes whose last is no control
+        character: no length is as large as that.
         """
-        h = self.lane(0) ^ (self.length.view(np.uint64) << np.uint64(56))
-        for k, at in self._longer():
-            part = (h[at] + self.length[at].view(np.uint64)) * _MULTIPLIER
-            h[at] = (part ^ (part >> np.uint64(32))) ^ self.lane(k, at)
-        return mixed(h)
+        out = np.empty(len(self.length), dtype=np.uint64)
+        certain = self.longest <= 8
+        for block in self._blocks():
+            length, h = self.length[block], self.lane(0, block)
+            if certain and self.longest == 8:
+                certain = not bool(((length == 8) & (h < _CONTROLS_END)).any())
+            h ^= length.view(np.uint64) << np.uint64(56)
+            for k, at in self._longer(block):
+                rows = at - block.start
+                part = (h[rows] + self.length[at].view(np.uint64)) * _MULTIPLIER
+                h[rows] = (part ^ (part >> np.uint64(32))) ^ self.lane(k, at)
+            out[block] = mixed(h)
+        return out, certain
 
     def equal(self, other: Int64) -> bool:
         """Return True when every text has the bytes of the text at ``other`` (int64 positions, shape (N,))."""
-        own = self.lane(0)
-        if not np.array_equal(self.length, self.length[other]) or not np.array_equal(own, own[other]):
-            return False
-        return all(np.array_equal(self.lane(k, at), self.lane(k, other[at])) for k, at in self._longer())
+        for block in self._blocks():
+            theirs = other[block]
+            if not np.array_equal(self.length[block], self.length[theirs]) or not np.array_equal(self.lane(0, block), self.lane(0, theirs)):
+                return False
+            if not all(np.array_equal(self.lane(k, at), self.lane(k, other[at])) for k, at in self._longer(block)):
+                return False
+        return True
 
 
 def _places(array: Any) -> Int64:
@@ -140,7 +160,7 @@ def perhaps_repeated(array: Any) -> Int64 | None:
     words = Words.of(array) if len(array) >= FEWEST_ROWS else None
     if words is None:
         return None
-    h = words.hashes()
+    h, _ = words.hashes()
     ordered = np.sort(h)
     again = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(again) > len(h) // 4:
@@ -174,17 +194,15 @@ def numbered(array: Any) -> tuple[Codes, Any] | None:
     words = Words.of(array)
     if words is None:
         return None
-    h = words.hashes()
-    order = _grouping_order(h)
-    grouped = h[order]
-    starts = np.flatnonzero(np.append(True, grouped[1:] != grouped[:-1]))
+    h, is_certain = words.hashes()
+    order, starts = _grouping_order(h)
     texts = array.take(order[starts])
     sorting = pc.sort_indices(texts)
     rank = np.empty(len(starts), dtype=np.int32)
     rank[np.asarray(sorting)] = np.arange(len(starts), dtype=np.int32)
     codes = np.empty(len(array), dtype=np.int32)
     codes[order] = np.repeat(rank, np.diff(np.append(starts, len(array))))
-    if words.longest > 7 and not words.equal(order[starts][np.asarray(sorting)][codes]):
+    if not is_certain and not words.equal(order[starts][np.asarray(sorting)][codes]):
         return None
     if given is not None:
         some, codes = codes, np.full(n, -1, dtype=np.int32)
@@ -200,18 +218,30 @@ def _many_distinct(array: Any) -> bool:
     return len(sample.unique()) > _SAMPLE // 2
 
 
-def _grouping_order(h: UInt64) -> Int64:
-    """Positions that bring equal hashes together, each group in its own order.
+def _grouping_order(h: UInt64) -> tuple[Int64, Int64]:
+    """Return positions that bring equal hashes together, each group in its own order, and where among them each group starts.
 
-    The row number is written into the low bits of its hash: sorting plain words is several times faster than finding their order. Where
-    two hashes differ in the low bits only, once in thirty columns of a million distinct texts, their order is found the slow way.
+    The row number is written into the low bits of its hash: sorting plain words is several times faster than finding their order. Hashes
+    that differ in the low bits only stand mixed then, and are put in order among themselves.
     """
-    low = np.uint64((1 << max(1, len(h).bit_length())) - 1)
-    packed = (h & ~low) | np.arange(len(h), dtype=np.uint64)
+    bits = np.uint64(max(1, len(h).bit_length()))
+    low = (np.uint64(1) << bits) - np.uint64(1)
+    packed = h & ~low
+    for start in range(0, len(h), _BLOCK):  # new memory costs more than the work on it: little is taken, and what there is used again
+        packed[start : start + _BLOCK] |= np.arange(start, min(start + _BLOCK, len(h)), dtype=np.uint64)
     packed.sort()
-    order = (packed & low).astype(np.int64)
-    same = (packed[1:] ^ packed[:-1]) <= low
-    grouped = h[order]
-    if not np.array_equal(same, grouped[1:] == grouped[:-1]):
-        return np.argsort(h, kind="stable")
-    return order
+    order = (packed & low).view(np.int64)
+    packed >>= bits
+    same, grouped = packed[1:] == packed[:-1], np.take(h, order, out=packed, mode="clip")
+    is_new = grouped[1:] != grouped[:-1]
+    mixed_up = np.flatnonzero(same & is_new)
+    if len(mixed_up):
+        edges = np.concatenate([[0], np.flatnonzero(~same) + 1, [len(h)]])
+        run = np.unique(np.searchsorted(edges, mixed_up, side="right")) - 1
+        size = edges[run + 1] - edges[run]
+        at = np.arange(size.sum()) + np.repeat(edges[run] - np.append(0, np.cumsum(size)[:-1]), size)
+        rows = order[at]
+        order[at] = rows[np.lexsort((rows, h[rows], np.repeat(run, size)))]
+        grouped[at] = h[order[at]]
+        is_new = grouped[1:] != grouped[:-1]
+    return order, np.append(0, np.flatnonzero(is_new) + 1)

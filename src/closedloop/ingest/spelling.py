@@ -56,11 +56,15 @@ def proposed_spellings(counts: Mapping[str, int]) -> dict[str, str]:
 
 def _slips(total: Mapping[str, int]) -> dict[str, str]:
     """Map rare keys to the frequent key that is one slip away; found through the texts with one letter left out."""
+    enough = _RARE * max(total.values(), default=0)
+    long = [key for key in total if _SHORTEST_SLIP <= len(key) <= _LONGEST_SLIP]
+    of_rare = {short for key in long if total[key] <= enough for short in (key, *_without_one(key))}
+    if not of_rare:
+        return {}
     shortened: dict[str, list[str]] = defaultdict(list)
-    for key in total:
-        if _SHORTEST_SLIP <= len(key) <= _LONGEST_SLIP:
-            for short in {key, *_without_one(key)}:
-                shortened[short].append(key)
+    for key in long:
+        for short in {key, *_without_one(key)} & of_rare:
+            shortened[short].append(key)
     best: dict[str, str] = {}
     for keys in shortened.values():
         if len(keys) > 1:
