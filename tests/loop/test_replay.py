@@ -9,7 +9,7 @@ import pytest
 
 import closedloop as cl
 from closedloop.loop.evidence import pack, unpack
-from closedloop.simulation import Simulator, small
+from closedloop.simulation import MissingTags, Simulator, small
 
 WINDOW = cl.AttributionWindow(click="7d", view="1d")
 
@@ -91,3 +91,17 @@ def test_last_days_are_in_time(ledger: Path) -> None:
     with loop_on(ledger) as loop:
         made = [c.recorded.made_at for c in cl.replay(loop, cycles=[19, 20]).cycles]
     assert made[1] - made[0] == timedelta(days=1)
+
+
+def test_evidence_with_untagged_events_can_be_kept_and_replayed(tmp_path: Path) -> None:
+    """Signals that say what arms could own of untagged events are kept with the plan, and the plan is made again from them."""
+    simulator = Simulator(small(), 4, faults=[MissingTags(0.2)])
+    limits = cl.Constraints(total=simulator.market.scenario.total, gate="evidence")
+    loop = cl.ClosedLoop(window=WINDOW, platforms=simulator.platforms, constraints=limits, ledger=tmp_path / "loop.db", on_error="raise")
+    days = simulator.run(loop, 5).days
+    assert days[-1].report.signals.tagged_share.max() < 1.0
+    again = cl.replay(loop)
+    assert all(c.identical for c in again.cycles)
+    data = loop.ledger.state("evidence:5")
+    assert data is not None
+    assert pack(*unpack(data)) == data

@@ -22,10 +22,13 @@ from closedloop.records.codec import decode, encode
 from closedloop.records.interval import Intervals
 from closedloop.records.money import Money
 from closedloop.records.outcomes import Cohorts, ConversionDays, DelayCurve, Outcomes, SpendDays
-from closedloop.records.signal import GammaMixture, Signals
+from closedloop.records.pool import Pool
+from closedloop.records.posterior import GammaMixture, Untagged
+from closedloop.records.signal import Signals
 
 _CLASSES: dict[str, type[Any]] = {
-    c.__name__: c for c in (Arms, Cohorts, ConversionDays, DelayCurve, GammaMixture, Intervals, Outcomes, Signals, SpendDays)
+    c.__name__: c
+    for c in (Arms, Cohorts, ConversionDays, DelayCurve, GammaMixture, Intervals, Outcomes, Pool, Signals, SpendDays, Untagged)
 }
 _LEFT_OUT = {"Outcomes": {"state"}}  # attribution's memory is kept once, as the ledger's state
 _HEADER = "header"
