@@ -47,8 +47,7 @@ HEADER = (
     "| failure | found on day | loss without the check | loss with the check | loss a day, 2nd week / last two, without | with |",
     "|---|---|---|---|---|---|",
 )
-READING = """A negative loss is a gain: holding still, or luck, beat what the healthy loop did on those seeds. What is found is held, so
-that the loss of a day stays what it was when the failure was found: it does not compound. What was learned before stays in force."""
+READING = "## How to read it"  # from here on the page is written by hand, and kept
 
 
 def poor() -> Scenario:
@@ -172,13 +171,14 @@ def row(number: int, results: Runs, seeds: int) -> str:
     return f"| {title} | {days} | {cell(loss[False])} | {cell(loss[True])} | " + " | ".join(growth) + " |"
 
 
-def page(lines: list[str], seeds: int) -> str:
-    """Return the documents' page."""
+def page(lines: list[str], seeds: int, before: str) -> str:
+    """Return the documents' page, with what a person wrote on it before."""
     asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     command = f"`python benchmarks/faults.py --seeds {seeds}`"
     ran = f"Printed by {command} on {date.today()}, commit {asked.stdout.strip() or 'unknown'}, {seeds} paired seeds."  # noqa: DTZ011
     said = (__doc__ or "").split("\n\n", 2)[2].strip()
-    return "\n\n".join(["# What the failures cost", said, "\n".join(lines), ran, READING]) + "\n"
+    written = before[before.index(READING) :] if READING in before else READING + "\n"
+    return "\n\n".join(["# What the failures cost", said, "\n".join(lines), ran, written])
 
 
 def main() -> None:
@@ -206,7 +206,8 @@ def main() -> None:
     lines = [*HEADER, *(row(number, results, options.seeds) for number in options.only)]
     print("\n".join(lines), flush=True)
     if options.write:
-        options.write.write_text(page(lines, options.seeds), encoding="utf-8")
+        before = options.write.read_text(encoding="utf-8") if options.write.exists() else ""
+        options.write.write_text(page(lines, options.seeds, before), encoding="utf-8")
 
 
 if __name__ == "__main__":

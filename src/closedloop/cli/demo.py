@@ -73,7 +73,9 @@ def demo(*, weeks: int, seed: int, out: Path) -> None:
     days: list[dict[str, Any]] = []
     history: list[dict[str, Any]] = []
     constraints = Constraints(total=sum(start_budgets.values()), max_step=0.2)
-    with ClosedLoop(window=WINDOW, platforms=platforms, ledger=out / "loop.db", constraints=constraints, name="demo", seed=seed) as loop:
+    with ClosedLoop(
+        window=WINDOW, platforms=platforms, ledger=out / "loop.db", constraints=constraints, name="demo", seed=seed, on_error="raise"
+    ) as loop:
         for day in range(7 * weeks):
             closes = market.day_start(day + 1) + _SOURCES_CLOSE  # the night's cycle; its changes are in force by noon
             in_force = {arm: _budget_of(platforms, arm, market.day_start(day) + _NOON) for arm in market.arms}

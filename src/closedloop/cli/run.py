@@ -148,6 +148,7 @@ def run(options: argparse.Namespace, mapping: dict[str, str], values: dict[str, 
         attribution=WindowedAttribution(window, tags=tags, conversion_type=options.conversion_type, participation=True),
         classifier=BayesClassifier(window, level=options.level, seed=options.seed),
         around=steps.around,
+        on_error="raise",  # one look, and nobody comes back tomorrow
     ) as loop:
         report = loop.run_cycle(ingested, now=now)
         if options.command == "check":
