@@ -242,3 +242,58 @@ def test_arrows_own_types(tmp_path: Path) -> None:
     assert done.batch.recorded_at.view("datetime64[us]").astype("datetime64[D]").astype(str).tolist() == ["2026-02-01"] * 2
     with pytest.raises(InputError, match="zone='UTC'"):
         INGESTOR.ingest(table.set_column(2, "occurred_at", pa.array([dt.datetime(2026, 1, 1)] * 4, pa.timestamp("us"))))  # noqa: DTZ001
+
+
+def strange_tables() -> dict[str, Any]:
+    """Two good clicks beside a column that Arrow, polars or DuckDB can hold and pandas cannot."""
+    pa, pl = pytest.importorskip("pyarrow"), pytest.importorskip("polars")
+    moments = [pd.Timestamp("2026-03-01T12:00", tz="UTC")] * 2
+
+    def table(**columns: Any) -> Any:
+        plain = {"event_id": ["a", "b"], "kind": ["click"] * 2, "occurred_at": pa.array(moments), "platform": ["g", "h"]}
+        return pa.table({**plain, **columns})
+
+    runs = pa.RunEndEncodedArray.from_arrays
+    seconds = pa.array([1_772_366_400] * 2, pa.int64())
+    return {
+        "runs of a tag": table(platform=runs([2], ["g"])),
+        "runs of numbers": table(quantity=runs([2], [3])),
+        "runs beside": table(extra=runs([2], [1.5])),
+        "views of bytes": table(extra=pa.array([b"x", b"y"], pa.binary_view())),
+        "intervals": table(extra=pa.array([(1, 2, 3), (1, 2, 3)], pa.month_day_nano_interval())),
+        "a value with two codes": table(platform=pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["g", "g"]))),
+        "a zone that is none": table(occurred_at=seconds.cast(pa.timestamp("s", "Not/AZone"))),
+        "128 bits": pl.DataFrame({n: table()[n].to_pylist() for n in table().column_names}).with_columns(
+            pl.Series("quantity", [3, 3], dtype=pl.Int128)
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", sorted({"runs of a tag", "runs of numbers", "runs beside", "views of bytes", "intervals",
+                                         "a value with two codes", "a zone that is none", "128 bits"}))  # fmt: skip
+def test_columns_that_pandas_cannot_hold(name: str) -> None:
+    """Such a column costs no row; where it is a field, it is read."""
+    table = strange_tables()[name]
+    done = INGESTOR.ingest(table)
+    assert (done.n_accepted, len(done.quarantine)) == (2, 0)
+    assert done.batch.occurred_at.tolist() == [1_772_366_400_000_000] * 2
+    assert done.batch.quantity.tolist() == ([3, 3] if name in ("runs of numbers", "128 bits") else [1, 1])
+    streamed = [r.n_accepted for r in INGESTOR.stream(table)]
+    assert streamed == [2]
+
+
+def test_moments_that_python_has_not_are_set_aside_and_shown() -> None:
+    """An infinite time of a data base, or one of the year 146 billion: a row in quarantine with its reason, not an OverflowError."""
+    pa = pytest.importorskip("pyarrow")
+    far = pa.array([2**62, -(2**62), 1_772_366_400], pa.timestamp("s", "UTC"))
+    table = pa.table({"event_id": ["a", "b", "c"], "kind": ["click"] * 3, "occurred_at": far, "platform": ["g"] * 3})
+    done = INGESTOR.ingest(table)
+    assert (done.n_accepted, len(done.quarantine)) == (1, 2)
+    assert [line.row["occurred_at"] for line in done.quarantine.rows] == [2**62, -(2**62)]
+    duckdb = pytest.importorskip("duckdb")
+    relation = duckdb.sql("select 'a' event_id, 'click' kind, timestamptz 'infinity' occurred_at, 'g' platform, interval 1 day as cost")
+    assert len(INGESTOR.ingest(relation).quarantine) == 1
+    missing = pa.DictionaryArray.from_arrays(pa.array([0, 1, 1]), pa.array(["g", None]))
+    done = INGESTOR.ingest(table.slice(2).append_column("user_id", missing.slice(1, 1)).set_column(3, "platform", missing.slice(0, 1)))
+    assert done.n_accepted == 1
+    assert done.batch.user_id.decode().tolist() == [None]

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from closedloop.errors import InputError, MissingExtraError
+from closedloop.ingest.strange import as_records, from_polars, plain_columns
 
 Int64 = npt.NDArray[np.int64]
 Originals = Callable[[Int64], list[dict[str, Any]]]
@@ -58,7 +59,7 @@ def frame_chunk(frame: Any, *, start: int = 0, stem: str = "", broken: Mapping[i
         lines = [lost[int(p)][0] if int(p) in lost else None for p in at] if lost else None
 
         def originals(places: Int64) -> list[dict[str, Any]]:
-            records = chosen.iloc[places].to_dict("records")
+            records = as_records(chosen.iloc[places])
             named: list[dict[str, Any]] = [{str(k): v for k, v in r.items()} for r in records]
             if lines is None:
                 return named
@@ -77,7 +78,7 @@ def _polars_frame(table: Any) -> Any:
     import pandas as pd
 
     if importlib.util.find_spec("pyarrow") is not None:
-        return _arrow_frame(table.to_arrow())
+        return _arrow_frame(from_polars(table))
     return pd.DataFrame({name: table[name].to_numpy() for name in table.columns})
 
 
@@ -99,6 +100,7 @@ def _arrow_frame(table: Any) -> Any:
     import pandas as pd
     import pyarrow as pa
 
+    table, strange = plain_columns(table)
     # From pandas 3 on, plain text columns are Arrow's; before, they would become objects.
     text = pd.Series([], dtype="str").dtype
 
@@ -106,7 +108,10 @@ def _arrow_frame(table: Any) -> Any:
         is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
         return text if is_text and isinstance(text, pd.StringDtype) else pd.ArrowDtype(kind)
 
-    return table.to_pandas(types_mapper=mapped)
+    frame = table.to_pandas(types_mapper=mapped)
+    for i, values in strange.items():
+        frame.isetitem(i, pd.Series(values, dtype=object))
+    return frame
 
 
 def dict_chunks(rows: Iterable[Any], rows_at_once: int) -> Iterator[Chunk]:
@@ -248,7 +253,7 @@ def _numbered(parts: Iterable[Chunk]) -> Iterator[Chunk]:
 
 def _polars_batches(lazy: Any, size: int) -> Iterator[Any]:
     for part in lazy.collect_batches(chunk_size=size, maintain_order=True):
-        yield from part.to_arrow().to_batches()
+        yield from from_polars(part).to_batches()
 
 
 def _reader(rows: Any) -> Any:
