@@ -78,3 +78,19 @@ def test_bad_input_is_named():
         reduce_paths(frame, AttributionWindow(), partitions=0)
     with pytest.raises(ConfigurationError, match="event_paths"):
         reduce_paths(frame, AttributionWindow(), engine="numpy")
+
+
+def test_partitions_are_written_once_and_removed(tmp_path, batch_of, cases):
+    """In a folder of any name; a hundred parts for five users are as good as one, and nothing is left behind."""
+    rows = [
+        {"id": f"t{i}", "kind": "click", "user": f"u{i % 5}", "at": DAY0 + i / 10, "platform": "ab"[i % 2], "campaign": "x"}
+        for i in range(40)
+    ]
+    rows += [{"id": f"c{i}", "kind": "conversion", "user": f"u{i}", "at": DAY0 + 4.0, "value": 1.0} for i in range(5)]
+    events, folder = cases.table(batch_of(rows)), tmp_path / 'it\'s "full"'
+    folder.mkdir()
+    one, many = (reduce_paths(events, AttributionWindow(), partitions=n, temp_directory=str(folder)) for n in (1, 100))
+    assert cases.paths(PathCounts.of_touches(**one.by_touch())) == cases.paths(PathCounts.of_touches(**many.by_touch()))
+    assert list(folder.iterdir()) == []
+    nobody = events.assign(user_id=pd.array([None] * len(events), dtype="string"))
+    assert reduce_paths(nobody, AttributionWindow(), partitions=4, temp_directory=str(folder)).conversions.tolist() == [5.0]

@@ -27,7 +27,8 @@ def reduce_paths(source: Any, window: AttributionWindow, *, engine: str = "duckd
     Raises:
         ConfigurationError: There is no such engine.
     """
-    return _engine(engine).reduce_paths(source, window, **settings)  # type: ignore[no-any-return]
+    found: ReducedPaths = _engine(engine).reduce_paths(source, window, **settings)
+    return found
 
 
 def reduce_cohorts(source: Any, window: AttributionWindow, *, engine: str = "duckdb", **settings: Any) -> ReducedCohorts:
@@ -42,7 +43,8 @@ def reduce_cohorts(source: Any, window: AttributionWindow, *, engine: str = "duc
     Raises:
         ConfigurationError: There is no such engine.
     """
-    return _engine(engine).reduce_cohorts(source, window, **settings)  # type: ignore[no-any-return]
+    found: ReducedCohorts = _engine(engine).reduce_cohorts(source, window, **settings)
+    return found
 
 
 def _engine(name: str) -> Any:

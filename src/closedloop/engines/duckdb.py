@@ -1,14 +1,17 @@
 """Events to counts in DuckDB: the same reduction out of core, under a memory limit.
 
-Law of this file: it means what the numpy reduction means, boundaries and ties included. Users are put into partitions by a hash, one
-partition is reduced after the other, and the counts of the partitions add; so memory depends on the largest partition and on the
-number of distinct paths, never on the number of events. Everything after the reduction is numpy.
+Law of this file: it means what the numpy reduction means, boundaries and ties included. Users are put into partitions by a hash: the
+events are read once and written out by partition, one partition is reduced after the other, and the counts of the partitions add; so
+memory depends on the largest partition and on the number of distinct paths, never on the number of events. Everything after the reduction
+is numpy.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from closedloop.engines.reduced import ReducedCohorts, ReducedPaths, named
@@ -16,7 +19,7 @@ from closedloop.engines.sql import COHORT_COLUMNS, DUCKDB, PATH_COLUMNS, bare_qu
 from closedloop.errors import ConfigurationError, MissingColumnError, MissingExtraError
 from closedloop.records.window import AttributionWindow
 
-_PART = "(SELECT * FROM events WHERE user_id IS NOT NULL AND hash(user_id) % {parts} = {part})"
+_USERS = "SELECT * FROM events WHERE user_id IS NOT NULL"
 
 
 def reduce_paths(
@@ -40,7 +43,7 @@ def reduce_paths(
         memory_limit: Handed to DuckDB.
         partitions: Into how many parts users are put.
         threads: Threads of DuckDB, its own default when None.
-        temp_directory: Where DuckDB may spill.
+        temp_directory: Where partitions are written and DuckDB may spill: room for the events once more.
 
     Raises:
         MissingExtraError: duckdb is not installed.
@@ -56,9 +59,9 @@ def reduce_paths(
         if until is None:
             until = connection.execute("SELECT coalesce(max(moment), 0) FROM events").fetchall()[0][0]
         connection.execute("CREATE TABLE reduced (path VARCHAR, conversions DOUBLE, value DOUBLE, nulls DOUBLE)")
-        for part in range(partitions):
-            mine = _PART.format(parts=partitions, part=part)
-            connection.execute(f"INSERT INTO reduced {paths_query(window, int(until), DUCKDB, events=mine, channels='channels')}")
+        with _by_user(connection, partitions, temp_directory) as parts:
+            for part in parts:
+                connection.execute(f"INSERT INTO reduced {paths_query(window, int(until), DUCKDB, events=part, channels='channels')}")
         connection.execute(f"INSERT INTO reduced {bare_query('events')}")
         found = connection.execute(total_query("reduced")).fetchnumpy()
     return ReducedPaths.of(found, names)
@@ -81,7 +84,7 @@ def reduce_cohorts(
         memory_limit: Handed to DuckDB.
         partitions: Into how many parts users are put.
         threads: Threads of DuckDB, its own default when None.
-        temp_directory: Where DuckDB may spill.
+        temp_directory: Where partitions are written and DuckDB may spill: room for the events once more.
 
     Raises:
         MissingExtraError: duckdb is not installed.
@@ -91,11 +94,10 @@ def reduce_cohorts(
     """
     with _opened(source, COHORT_COLUMNS, memory_limit, partitions, threads, temp_directory) as connection:
         _channels(connection, "")
-        users = [_PART.format(parts=partitions, part=part) for part in range(partitions)]
         nobody = "(SELECT * FROM events WHERE user_id IS NULL)"  # touches without a user are exposures, and nothing more
-        return ReducedCohorts.add([
-            connection.execute(cohorts_query(window, DUCKDB, events=mine)).fetchnumpy() for mine in [*users, nobody]
-        ])  # fmt: skip
+        with _by_user(connection, partitions, temp_directory) as parts:
+            queries = [cohorts_query(window, DUCKDB, events=part) for part in [*parts, nobody]]
+            return ReducedCohorts.add([connection.execute(query).fetchnumpy() for query in queries])
 
 
 @contextmanager
@@ -109,7 +111,8 @@ def _opened(
         raise MissingExtraError("duckdb is not installed", "engine", "duckdb", "pip install 'closedloop[duckdb]'") from error
     if partitions < 1:
         raise ConfigurationError("users go into at least one partition", "partitions", partitions)
-    options: dict[str, str | bool | int | float | list[str]] = {"memory_limit": memory_limit}
+    # Rows are ordered where it matters, by tie; keeping the source's order as well would cost memory.
+    options: dict[str, str | bool | int | float | list[str]] = {"memory_limit": memory_limit, "preserve_insertion_order": False}
     options |= {} if threads is None else {"threads": threads}
     options |= {} if temp_directory is None else {"temp_directory": temp_directory}
     try:
@@ -119,6 +122,20 @@ def _opened(
     with connection:
         _register(connection, source, columns)
         yield connection
+
+
+@contextmanager
+def _by_user(connection: Any, partitions: int, temp_directory: str | None) -> Iterator[list[str]]:
+    """Yield a table expression for every partition of the events with a user; several are written out in one pass over the source."""
+    if partitions == 1:
+        yield [f"({_USERS})"]
+        return
+    with tempfile.TemporaryDirectory(dir=temp_directory) as folder:
+        place = folder.replace("'", "''")
+        kept = _USERS.replace("*", f"*, hash(user_id) % {partitions} AS part", 1)
+        connection.execute(f"COPY ({kept}) TO '{place}' (FORMAT parquet, PARTITION_BY (part), OVERWRITE_OR_IGNORE)")
+        found = sorted(path.as_posix().replace("'", "''") for path in Path(folder).glob("part=*"))
+        yield [f"(SELECT * FROM read_parquet('{path}/*.parquet', hive_partitioning = false))" for path in found]
 
 
 def _channels(connection: Any, which: str) -> list[str]:
