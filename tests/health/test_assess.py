@@ -8,6 +8,8 @@ from closedloop.errors import ConfigurationError
 from closedloop.health import Thresholds, assess
 from closedloop.records.action import Receipts
 from closedloop.records.batch import EventBatch
+from closedloop.records.feedback import Finding
+from closedloop.records.interval import Interval
 from closedloop.records.quarantine import Ingested, Quarantine, TagReport
 from closedloop.records.window import AttributionWindow
 
@@ -168,6 +170,62 @@ def test_without_ingestion_the_signals_speak(make_signals, now):
     signals = make_signals(GOOD, tagged=0.6)
     report = assess(windows={"loop": WINDOW}, ingested=None, signals=signals, receipts=Receipts(), now=now)
     assert _state(report)["tagging"] == "critical"
+
+
+def _sick(make_signals, make_receipts, now):
+    """Return reports of accounts with every condition broken in turn, by what is broken."""
+    thin = {("google", "a"): 120.0, ("google", "b"): 48.0, ("meta", "c"): 5.0}
+    signals = make_signals(GOOD)
+    measured = Interval(low=0.2, estimate=0.3, high=0.4, level=0.9, kind="credible")
+    words = {"evidence": "half of it lacks tags", "mend": "mend the links"}
+    missing = Finding(name="missing_tags", severity="critical", scope="google", measured=measured, threshold=0.7, **words)
+    limits = {"windows": {"loop": WINDOW}, "ingested": _ingested(a=1.0), "receipts": Receipts(), "now": now, "thresholds": Thresholds()}
+    return {
+        "windows": _assess(signals, now, windows={"loop": WINDOW, "classifier": AttributionWindow(click="28d")}),
+        "tags": _assess(signals, now, ingested=_ingested(a=0.5, b=0.5)),
+        "tags of one": _assess(signals, now, ingested=_ingested(a=0.5, b=1.0, c=1.0, d=1.0, e=1.0)),
+        "volume": _assess(make_signals(thin), now),
+        "no volume": _assess(make_signals({("google", "a"): 6.0, ("meta", "c"): 3.0}), now),
+        "actions": _assess(signals, now, receipts=make_receipts(confirmed=2, rejected=6)),
+        "old data": _assess(make_signals(GOOD, data_age_days=4.0), now),
+        "a finding": assess(signals=signals, findings=(missing,), **limits),
+    }
+
+
+def test_whatever_may_not_run_has_its_reason_and_its_mend(make_signals, make_receipts, now):
+    """For the account and for each campaign: not to run is explained by a finding about it, with its numbers and what to do."""
+    reports = _sick(make_signals, make_receipts, now)
+    assert {r.advice for r in reports.values()} == {"run", "hold", "manual"}
+    assert {a for r in reports.values() for a in r.campaigns.values()} == {"run", "hold", "manual"}
+    for report in reports.values():
+        found = [f for f in (*report.conditions, *report.findings) if f.severity != "ok"]
+        assert found
+        assert report.because
+        for finding in found:
+            assert finding.evidence
+            assert finding.mend
+            assert finding.measured.low <= finding.measured.estimate <= finding.measured.high
+            assert finding.measured.level == 0.9
+        if report.advice != "run":
+            assert any(f.scope == "account" and f.severity == "critical" and f.evidence in report.because for f in found) or any(
+                f.name == "volume" and f.evidence in report.because for f in report.conditions
+            )
+        for name, advice in report.campaigns.items():
+            about = [f for f in found if f.scope == name or name.startswith(f"{f.scope} / ")]
+            assert advice == "run" or any(f.severity == "critical" or f.name == "volume" for f in about)
+
+
+def test_the_four_conditions_are_measured_against_thresholds_in_every_report(make_signals, make_receipts, now):
+    """Windows in use, the share tagged, conversions a week and the share settled, each with interval and threshold, whatever is broken."""
+    for report in _sick(make_signals, make_receipts, now).values():
+        assert [f.name for f in report.conditions] == ["one_window", "tagging", "volume", "integrations"]
+        assert [f.scope for f in report.conditions] == ["account"] * 4
+        assert [f.threshold for f in report.conditions] == [1.0, 0.95, 50.0, 0.9]
+        windows, tagged, volume, settled = (f.measured for f in report.conditions)
+        assert windows.estimate in (1.0, 2.0)
+        assert 0.0 <= tagged.low <= tagged.high <= 1.0
+        assert volume.low >= 0.0
+        assert 0.0 <= settled.low <= settled.high <= 1.0
 
 
 def test_limits_out_of_order_are_refused():

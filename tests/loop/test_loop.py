@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import closedloop as cl
+from closedloop.simulation import Simulator, small
 
 WINDOW = cl.AttributionWindow(click="3d", view="1d")
 TAGS = cl.TagSchema(arm=("platform", "campaign"))
@@ -331,3 +332,20 @@ def test_what_somebody_else_changed_is_found_on_start(tmp_path: Path) -> None:
     assert 77.0 in [d.before.units for d in report.plan.decisions if d.arm[1] == "good"] + [
         h.budget.units for h in report.plan.holds if h.arm[1] == "good" and h.budget is not None
     ]
+
+
+def test_health_has_a_trend_from_the_ledger(tmp_path: Path) -> None:
+    """The slopes of the four conditions come from the ledger, also in a loop opened again, and are those of the reports themselves."""
+    market = Simulator(small(), seed=2)
+    with cl.ClosedLoop(window=WINDOW, platforms=market.platforms, ledger=tmp_path / "loop.db") as loop:
+        days = market.run(loop, 6, keep_reports=True).days
+    with cl.ClosedLoop(window=WINDOW, platforms=market.platforms, ledger=tmp_path / "loop.db") as loop:
+        found = {(t.name, t.scope): t for t in loop.trends().rows}
+        assert loop.trends(last=2).rows[0].n_cycles == 2
+        with pytest.raises(cl.ConfigurationError, match="last"):
+            loop.trends(last=0)
+    said = {(t.name, t.scope): t for t in cl.trends([d.report.health for d in days]).rows}
+    assert found == said
+    assert {name for name, scope in found if scope == "account"} >= {"one_window", "tagging", "volume", "integrations"}
+    assert found["volume", "account"].direction == "rising"  # conversions are still coming in
+    assert found["volume", "account"].n_cycles == 6

@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -94,16 +94,29 @@ def trends(reports: Sequence[HealthReport], *, level: float = 0.9) -> Trends:
     Raises:
         ConfigurationError: The level is not in (0, 1).
     """
+    return trends_of([{(f.name, f.scope): f.measured.estimate for f in (*r.conditions, *r.findings)} for r in reports], level=level)
+
+
+def trends_of(measured: Sequence[Mapping[tuple[str, str], float]], *, level: float = 0.9) -> Trends:
+    """Return the slope of every value that was measured in all of the cycles.
+
+    Args:
+        measured: Measured values of successive cycles by name and scope, oldest first.
+        level: Level of the intervals.
+
+    Raises:
+        ConfigurationError: The level is not in (0, 1).
+    """
     if not 0.0 < level < 1.0:
         raise ConfigurationError("a level lies between 0 and 1", "level", level, "use 0.9 for a 90 % interval")
     series: dict[tuple[str, str], list[float]] = {}
-    for report in reports:
-        for key, value in {(f.name, f.scope): f.measured.estimate for f in (*report.conditions, *report.findings)}.items():
+    for cycle in measured:
+        for key, value in cycle.items():
             series.setdefault(key, []).append(value)
     rows = [
         Trend(name=name, scope=scope, latest=values[-1], slope=_slope(values, level), n_cycles=len(values))
         for (name, scope), values in series.items()
-        if len(values) == len(reports)
+        if len(values) == len(measured)
     ]
     return Trends(rows=tuple(rows))
 

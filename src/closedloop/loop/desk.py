@@ -12,6 +12,7 @@ import attrs
 
 from closedloop.errors import ConfigurationError, LedgerError
 from closedloop.execute import OutboxExecutor, Reconciliation
+from closedloop.health import Trends, trends_of
 from closedloop.interfaces import Decider, Executor, Ledger
 from closedloop.ledger import decode
 from closedloop.loop.cycle import Mode
@@ -40,6 +41,22 @@ class Desk:
         """How many cycles the ledger holds as complete."""
         done = self.ledger.newest("cycle", subject="loop")
         return int(done[0].entry.body["cycle"]) if done else 0
+
+    def trends(self, *, last: int = 28, level: float = 0.9) -> Trends:
+        """Return where health is going: the slope of each condition, and of what stood in each of the last cycles.
+
+        Args:
+            last: How many cycles are looked at.
+            level: Level of the intervals.
+
+        Raises:
+            ConfigurationError: The level is not in (0, 1), or ``last`` is under 1.
+        """
+        if last < 1:
+            raise ConfigurationError("is at least 1", "last", last)
+        done = [r.entry.body for r in self.ledger.entries(kind="cycle", subject="loop")][-last:]
+        kept = [{(name, scope): value for name, scope, value in body["measured"]} for body in done if "measured" in body]
+        return trends_of(kept, level=level)
 
     @property
     def paused(self) -> str | None:

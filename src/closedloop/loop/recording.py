@@ -5,6 +5,7 @@ Law of this file: it builds entries and writes none; every key is derived from w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,8 @@ from closedloop.records.decision import Plan
 from closedloop.records.feedback import HealthReport
 from closedloop.records.lift import LiftResult
 from closedloop.records.quarantine import Ingested
+
+_MOST_MEASURED = 100  # findings of one cycle whose values are kept; the four conditions always are
 
 
 def identity_entry(identity: Mapping[str, Any], now: datetime) -> Entry:
@@ -61,6 +64,11 @@ def cycle_entry(
         "quarantined": len(ingested.quarantine),
         "advice": health.advice,
         "because": health.because,
+        "measured": [
+            [f.name, f.scope, f.measured.estimate]
+            for f in (*health.conditions, *health.findings[:_MOST_MEASURED])
+            if math.isfinite(f.measured.estimate)
+        ],
         "versions": {name: dict(found) for name, found in versions.items()},
     }
     return Entry(kind="cycle", subject="loop", at=now, body=body, key=f"cycle:{cycle}")
