@@ -25,6 +25,7 @@ def texts(kind: str) -> list[str | None]:
         "short": lambda i: f"u{i % 99_999}",
         "eight": lambda i: f"{i:08d}",
         "long": lambda i: f"{i:032x}-{i % 7}",
+        "prefix": lambda i: f"customer-number-{i:09d}",
         "ragged": lambda i: "x" * (i % 40) + str(i),
         "unicode": lambda i: "\u00e9" * (i % 3) + chr(0x4E00 + i % 20_000) + str(i % 10),
         "nul": lambda i: "ab\0" * (i % 3) + str(i) + "\0" * (i % 4),
@@ -33,7 +34,7 @@ def texts(kind: str) -> list[str | None]:
     return [made[kind](int(i)) for i in number]
 
 
-KINDS = ["short", "eight", "long", "ragged", "unicode", "nul", "missing"]
+KINDS = ["short", "eight", "long", "prefix", "ragged", "unicode", "nul", "missing"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

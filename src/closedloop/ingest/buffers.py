@@ -123,6 +123,32 @@ class Words:
             out[block] = mixed(h)
         return out, certain
 
+    def sorting(self, array: Any, at: Int64) -> Int64:
+        """Return the order by code point of the texts at ``at``, all different, of the array that these words were made of.
+
+        The first eight bytes in which not all agree are a number that mostly tells; texts that share it are compared as such.
+        """
+        import pyarrow.compute as pc
+
+        start, length = self.start[at], self.length[at]
+        shortest, shared = int(length.min(initial=0)), 0
+        while shared < shortest:
+            ahead = self.lanes[start + shared]
+            differing = int(np.bitwise_or.reduce(ahead ^ ahead[0]))
+            same = 8 if not differing else ((differing & -differing).bit_length() - 1) // 8
+            shared = min(shared + same, shortest)
+            if same < 8:
+                break
+        key = (self.lanes[start + shared] & _MASKS[np.minimum(length - shared, 8)]).byteswap()
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+        tied = np.append(False, key[1:] == key[:-1])
+        tied[:-1] |= tied[1:]
+        if tied.any():
+            some = order[tied]
+            order[tied] = some[np.asarray(pc.sort_indices(array.take(at[some])))]
+        return order
+
     def equal(self, other: Int64) -> bool:
         """Return True when every text has the bytes of the text at ``other`` (int64 positions, shape (N,))."""
         for block in self._blocks():
@@ -182,8 +208,6 @@ def numbered(array: Any) -> tuple[Codes, Any] | None:
     >>> codes[[0, 15_000]].tolist(), len(texts), texts[:3].to_pylist()
     ([0, 0], 15000, ['0', '1', '10'])
     """
-    import pyarrow.compute as pc
-
     n = len(array)
     if n < FEWEST_ROWS or not _many_distinct(array):
         return None
@@ -196,18 +220,18 @@ def numbered(array: Any) -> tuple[Codes, Any] | None:
         return None
     h, is_certain = words.hashes()
     order, starts = _grouping_order(h)
-    texts = array.take(order[starts])
-    sorting = pc.sort_indices(texts)
+    first = order[starts]
+    sorting = words.sorting(array, first)
     rank = np.empty(len(starts), dtype=np.int32)
-    rank[np.asarray(sorting)] = np.arange(len(starts), dtype=np.int32)
+    rank[sorting] = np.arange(len(starts), dtype=np.int32)
     codes = np.empty(len(array), dtype=np.int32)
     codes[order] = np.repeat(rank, np.diff(np.append(starts, len(array))))
-    if not is_certain and not words.equal(order[starts][np.asarray(sorting)][codes]):
+    if not is_certain and not words.equal(first[sorting][codes]):
         return None
     if given is not None:
         some, codes = codes, np.full(n, -1, dtype=np.int32)
         codes[given] = some
-    return codes, texts.take(sorting)
+    return codes, array.take(first[sorting])
 
 
 def _many_distinct(array: Any) -> bool:
