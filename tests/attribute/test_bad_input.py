@@ -129,7 +129,8 @@ def test_paths_of_any_weight(rows, model):
     assert np.isfinite([c.low, c.estimate, c.high]).all()
     assert (c.low <= c.estimate).all()
     assert (c.estimate <= c.high).all()
-    assert c.estimate.sum() == pytest.approx(sum(n for p, n, _ in rows if p), rel=1e-9, abs=1e-300)
+    rounding = 1e-15 * np.abs(c.estimate).sum()  # a game of rates may share a small sum as large parts of both signs
+    assert c.estimate.sum() == pytest.approx(sum(n for p, n, _ in rows if p), rel=1e-9, abs=rounding + 1e-300)
 
 
 def test_paths_from_events_of_such_data_are_paths(batch_of):
