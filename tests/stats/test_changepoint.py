@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
 from closedloop.stats.changepoint import last_break, shares, walk, weights
 
@@ -80,7 +80,7 @@ def test_a_walk_without_steps_is_calm():
     rng = np.random.default_rng(2)
     count, exposure = rng.poisson(5, (20, 6)).astype(float), rng.uniform(50, 150, (20, 6))
     k, mu = np.full(20, 2.0), np.full(20, 0.05)
-    shape, rate, left, evidence = walk(count, exposure, np.ones(6), k=k, mu=mu, sd=0.0)
+    shape, rate, left, evidence = (found[0] for found in walk(count, exposure, np.ones(6), k=k, mu=mu, sd=[0.0]))
     _, calm = last_break(count, exposure, np.ones(6), k=k, mu=mu, k_after=1.0, hazards=[0.0])
     np.testing.assert_allclose(evidence, calm[0], rtol=1e-8)
     np.testing.assert_allclose(shape, 2.0 + count.sum(axis=1))
@@ -95,15 +95,36 @@ def test_a_walk_is_followed_as_well_as_the_kalman_filter_can(sd, daily):
     rng = np.random.default_rng(3)
     n, days = 1000, 40
     path = rng.gamma(3, 1 / 3, n)[:, None] * np.exp(np.cumsum(rng.normal(0, sd, (n, days)), axis=1))
-    shape, rate, _, _ = walk(
-        rng.poisson(daily * path).astype(float), np.full((n, days), daily), np.ones(days), k=np.full(n, 3.0), mu=np.ones(n), sd=sd
-    )
+    count, exposure = rng.poisson(daily * path).astype(float), np.full((n, days), daily)
+    shape, rate = (found[1] for found in walk(count, exposure, np.ones(days), k=np.full(n, 3.0), mu=np.ones(n), sd=[0.5, sd])[:2])
     low, high = stats.gamma.ppf([[0.05], [0.95]], shape, scale=1 / rate)
     assert abs(((low < path[:, -1]) & (path[:, -1] < high)).mean() - 0.9) < 3 * np.sqrt(0.09 / n) + 0.01
     if daily >= 40:  # variance p of the log rate r: 1 / p = 1 / (p + sd^2) + daily * r
         information = daily * path[:, -1]
         p = 0.5 * (-(sd**2) + np.sqrt(sd**4 + 4 * sd**2 / information))
         assert np.median(np.sqrt(1 / shape) / np.sqrt(p)) == pytest.approx(1.0, abs=0.06)
+
+
+def test_a_steady_trend_is_followed_to_its_end():
+    """Rates that rise or fall by a known share a day: with that slope the posterior is that of counts put forward to today, by scipy."""
+    rng = np.random.default_rng(5)
+    days, slope = np.array([3.0, 2.0, 1.0]), 0.2
+    count, exposure = rng.poisson(6, (4, 3)).astype(float), rng.uniform(50, 150, (4, 3))
+    shape, rate, left, evidence = (
+        found[1]
+        for found in walk(count, exposure, days, k=np.full(4, 2.0), mu=np.full(4, 0.05), sd=np.zeros(2), slope=np.array([0.0, slope]))
+    )
+    before = np.exp(-slope * np.array([4.0, 1.5, 0.0]))  # from the middle of each block to that of the newest
+    np.testing.assert_allclose(shape, 2.0 + count.sum(axis=1))
+    np.testing.assert_allclose(rate, 40.0 * before[0] + (exposure * before).sum(axis=1), rtol=1e-9)
+    for i in range(4):  # evidence: each block given those before it, less what all models leave out
+        a, b, log_p = 2.0, 40.0 * before[0], 0.0
+        for c, x in zip(count[i], exposure[i] * before, strict=True):
+            log_p += stats.nbinom.logpmf(c, a, b / (b + x)) - (c * np.log(x) - special.gammaln(c + 1))
+            a, b = a + c, b + x
+        shift = (count[i] * np.log(before)).sum()  # put forward, a count's exposure is smaller: its own factor
+        assert evidence[i] == pytest.approx(log_p + shift, abs=1e-6)
+    assert (left == 1.0).all()
 
 
 TEMPLATES, PRIOR = np.array([[0.9, 0.1], [0.1, 0.9]]), np.array([0.8, 0.2])

@@ -6,14 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from closedloop.stats.gamma_poisson import (
-    fit_group_priors,
-    mixture_cdf,
-    mixture_quantile,
-    pearson_dispersion,
-    pearson_sums,
-    posterior_mixture,
-)
+from closedloop.stats.gamma_mixture import mixture_cdf, mixture_quantile
+from closedloop.stats.gamma_poisson import fit_group_priors, pearson_dispersion, pearson_sums, posterior_mixture
 
 component = st.tuples(st.floats(0.05, 5000), st.floats(1e-2, 1e6), st.floats(0.01, 1.0))
 
@@ -80,12 +74,34 @@ def test_dispersion_is_found_for_sparse_and_dense_counts(phi, mean):
         count = rng.poisson(mean, (units, cells)).astype(float)
     else:
         count = rng.negative_binomial(mean / (phi - 1), 1 / phi, (units, cells)).astype(float)
-    expected = np.repeat(count.mean(axis=1, keepdims=True), cells, axis=1)
-    found = pearson_dispersion(pearson_sums(count, expected, np.ones((cells, 1))), np.zeros(units, dtype=np.intp), 1)[0]
+    exposure, whole = np.full((units, cells), 3.0), (count.sum(axis=1, keepdims=True), np.full((units, 1), 3.0 * cells))
+    found = pearson_dispersion(pearson_sums(count, exposure, np.ones((cells, 1)), *whole), np.zeros(units, dtype=np.intp), 1)[0]
     if mean < 1 and phi > 1:
         assert 0.85 * phi < found <= phi
     else:
         assert found == pytest.approx(phi, rel=0.08)
+
+
+def test_residuals_are_summed_as_written_out():
+    """Against a loop over units, blocks and cells, some cells without exposure."""
+    rng = np.random.default_rng(4)
+    exposure, member = rng.integers(0, 4, (5, 6)).astype(float), np.repeat(np.eye(2), 3, axis=0)
+    count = rng.poisson(exposure).astype(float)
+    count[0, np.flatnonzero(exposure[0] == 0)[:1]] = 1.0  # credit where nothing was shown
+    found = pearson_sums(count, exposure, member, count @ member, exposure @ member)
+    for i in range(5):
+        squares, residual, cells, means = 0.0, 0.0, 0, 0
+        for block in (slice(0, 3), slice(3, 6)):
+            x = exposure[i, block]
+            c = count[i, block][x > 0]
+            x = x[x > 0]
+            if c.sum() > 0:
+                expected = c.sum() / x.sum() * x
+                squares += ((c - expected) ** 2 / expected).sum()
+                residual += ((c - expected) / expected).sum()
+                cells += len(c)
+                means += 1
+        assert [found.squares[i], found.residual[i], found.cells[i], found.means[i]] == pytest.approx([squares, residual, cells, means])
 
 
 def test_prior_does_not_depend_on_the_order_of_units():

@@ -151,8 +151,7 @@ def gather(
     """
     complete = np.flatnonzero(outcomes.arms.complete)
     arms = outcomes.arms.take(complete)
-    canonical = _canonical(arms)
-    ranked = complete[canonical]
+    ranked = complete[canonical := _canonical(arms)]
     position = np.full(len(outcomes.arms), -1, dtype=np.intp)
     position[ranked] = np.arange(len(complete))
     _check(outcomes, now_us)
@@ -260,8 +259,9 @@ def _canonical(arms: Arms) -> npt.NDArray[np.intp]:
     """Return the positions of arms sorted by their tags."""
     keys = []
     for k, vocab in enumerate(arms.vocabs):
-        rank = np.empty(len(vocab), dtype=np.int64)
-        rank[np.argsort(vocab)] = np.arange(len(vocab))
+        rank = np.arange(len(vocab))
+        if not bool((vocab[1:] >= vocab[:-1]).all()):
+            rank[np.argsort(vocab)] = np.arange(len(vocab))
         keys.append(rank[arms.codes[:, k]])
     return np.lexsort(keys[::-1]) if keys else np.arange(len(arms))
 
@@ -313,29 +313,31 @@ def _kind(
     untagged: Untagged,
 ) -> tuple[KindEvidence, FloatArray]:
     """Return the evidence of one kind of touch, and value, squared value and credit per arm, shape (3, A)."""
-    c = outcomes.cohorts
-    n, blocks = len(ranked), len(w.ends)
+    c, n, blocks = outcomes.cohorts, len(ranked), len(w.ends)
     by_exposure = np.stack([w.recency, w.cost, w.recency * w.age, w.recent, w.today], axis=1)
     by_mature = np.concatenate([w.member, w.recency[:, None]], axis=1)
+    by_either = np.concatenate([by_exposure, by_mature], axis=1)
     by_credit = np.concatenate([w.member, np.stack([w.recency, w.recency**2, w.month, np.ones_like(w.age)], axis=1)], axis=1)
-    of_exposure, of_mature, of_credit = np.empty((n, 5)), np.empty((n, blocks + 1)), np.empty((n, blocks + 4))
-    squares, money, pearson = np.empty(n), np.zeros((3, n)), PearsonSums.empty(n)
-    valued = bool(c.value.any())
+    of_exposure, of_credit = np.empty((n, blocks + 6)), np.empty((n, blocks + 4))
+    of_mature = of_exposure[:, 5:]
+    money, pearson = np.zeros((3, n)), PearsonSums.empty(n)
+    valued, grown = bool(c.value.any()), not bool((c.maturity < 1.0).any())
+    whole = np.array_equal(c.credit, c.credit_squared)  # whole credits are their own squares
+    squares = of_credit[:, blocks + 3] if whole else np.empty(n)
     for at, cut in grid.cuts(ranked):
         credit, exposure = cut.table(c.credit), cut.table(c.exposures)
-        mature = exposure * cut.table(c.maturity) if cut.cell is None else cut.table(c.exposures, c.maturity)
-        of_exposure[at] = exposure @ by_exposure
-        of_mature[at] = mature @ by_mature
-        of_credit[at] = credit @ by_credit
-        counts, exposures = of_credit[at, :blocks], of_mature[at, :blocks]
-        own = np.divide(counts, exposures, out=np.zeros_like(counts), where=exposures > 0)
+        of_credit[at], of_exposure[at] = credit @ by_credit, exposure @ by_either
+        mature = exposure
+        if not grown:
+            mature = exposure * cut.table(c.maturity) if cut.cell is None else cut.table(c.exposures, c.maturity)
+            of_mature[at] = mature @ by_mature
         # Cells are compared with the mean of their arm and block, so that breaks and drift are not taken for noise.
-        pearson.put(at, pearson_sums(credit, (own @ w.member.T) * mature, w.member))
-        squares[at] = cut.sum(c.credit_squared)
+        pearson.put(at, pearson_sums(credit, mature, w.member, of_credit[at, :blocks], of_mature[at, :blocks]))
+        if not whole:
+            squares[at] = cut.sum(c.credit_squared)
         if valued:
             money[0, at], money[1, at] = cut.sum(c.value), cut.sum(c.value_squared)
-    raw = of_credit[:, blocks + 3]
-    money[2] = raw
+    money[2] = raw = of_credit[:, blocks + 3]
     more_counts = more_exposures = None
     if patterns and untagged == "bounded":
         by = w.member * w.recency[:, None]
@@ -345,11 +347,11 @@ def _kind(
     blind, blind_recent = (at_random(of_exposure[:, 1 + 2 * i], lost[:, i], patterns) for i in (0, 1))
     shares = _shares(outcomes, name)
     days = np.clip(np.where(np.isfinite(first), watermark - first, 7.0), 7.0, float(VOLUME_DAYS)).astype(np.intp)
+    out, unseen = (lost_days(outcomes, ranked, watermark, first, worth, blind=worth is shares) for worth in (RECENT, shares))
     evidence = KindEvidence(
         kind=TOUCH_KINDS.index(name),
         rows=rows,
         arm_of_row=c.arm,
-    out, unseen = (lost_days(outcomes, ranked, watermark, first, worth, blind=worth is shares) for worth in (RECENT, shares))
         position=position,
         mark=watermark,
         half_life_days=w.half_life_days,

@@ -20,7 +20,8 @@ Draw = Callable[[np.random.Generator, int, npt.NDArray[np.intp]], FloatArray]
 _CONTENDERS = 100
 _JOINT_DRAWS = 400
 _KNOTS = 4096
-_NODES = 64  # points at which distribution functions of contenders are known
+_SORTED = 131_072  # points that are sorted at most
+_NODES = 48  # points at which distribution functions of contenders are known
 _RARE = 1e-4  # probability of the best beyond the points
 _REACH = 4.5  # standard deviations of the logarithm that the points span
 _JOINT = 100  # up to so many arms ranks are drawn jointly; beyond, each rank is that of the arm's quantile among all arms
@@ -115,7 +116,7 @@ def _integrated(points: FloatArray, cdf: Cdf, at: npt.NDArray[np.intp]) -> tuple
     """
     log = np.log(np.maximum(points, 1e-300))
     reach = _REACH * np.maximum(log[2] - log[0], 1e-9) / (2 * 0.9674215661017014)
-    x = np.exp(np.linspace((log[1] - reach).max() - 1e-9, (log[1] + reach).max() + 1e-9, _NODES // 2))
+    x = np.exp(np.linspace((log[1] - reach).max() - 1e-9, (log[1] + reach).max() + 1e-9, _NODES // 3))
     whole = np.prod(cdf(x, at), axis=0)
     first, last = np.searchsorted(whole, [_RARE, 1.0 - _RARE])
     x = np.exp(np.linspace(np.log(x[max(first - 1, 0)]), np.log(x[min(last, len(x) - 1)]), _NODES))
@@ -139,8 +140,15 @@ def highest(values: FloatArray, n: int) -> npt.NDArray[np.intp]:
 
 
 def _places(points: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return all points sorted, and each point's place among them in [0, 1]; ties share their middle, so equal arms get one half each."""
+    """Return all points sorted, and each point's place among them in [0, 1]; ties share their middle, so equal arms get one half each.
+
+    Of very many points an even part is sorted, which says where the others lie.
+    """
     flat = points.ravel()
+    if len(flat) > _SORTED:
+        pool = np.sort(points[:, :: -(-len(flat) // _SORTED)].ravel())
+        knots = np.linspace(0, len(pool) - 1, _KNOTS).astype(np.intp)
+        return pool, np.interp(points, pool[knots], (knots + 0.5) / len(pool))
     order = np.argsort(flat)
     pool = flat[order]
     new = np.append(True, pool[1:] > pool[:-1])

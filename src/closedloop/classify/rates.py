@@ -18,7 +18,8 @@ from closedloop.classify.recency import Blocks, Groups, Past, learn_shares, pres
 from closedloop.records.interval import FloatArray
 from closedloop.records.outcomes import DelayCurve, Outcomes
 from closedloop.records.posterior import GammaMixture
-from closedloop.stats.gamma_poisson import GroupPriors, fit_group_priors, mixture_quantile, mixture_quantiles, pearson_dispersion
+from closedloop.stats.gamma_mixture import mixture_quantile, mixture_quantiles
+from closedloop.stats.gamma_poisson import GroupPriors, fit_group_priors, pearson_dispersion
 
 _DELAY_DRAWS = 256
 
@@ -220,7 +221,7 @@ def learn(
     hazard: float | None,
     seed: int,
     priors: GroupPriors | None = None,
-) -> tuple[Learned, Past | None]:
+) -> tuple[Learned, list[Past] | None]:
     """Return what the arms have in common, and their pasts where all were looked at; arguments as in `fit_rates`."""
     scatter, covariance = pearson_dispersion(e.pearson, group, n_groups), _delay_covariance(curve, seed)
     blocks = Counted.of(outcomes, e, covariance).blocks(group, scatter, covariance, whole=hazard is None)
@@ -297,7 +298,7 @@ class Counted:
         return np.minimum(variance, 25.0), np.array([v.mean() if len(v) else 0.0 for v in of_block])
 
 
-def rates_given(learned: Learned, outcomes: Outcomes, e: KindEvidence, group: Groups, *, past: Past | None = None) -> Rates:
+def rates_given(learned: Learned, outcomes: Outcomes, e: KindEvidence, group: Groups, *, past: list[Past] | None = None) -> Rates:
     """Return the posterior of every arm's rate, given what the arms have in common.
 
     Args:

@@ -16,23 +16,39 @@ from closedloop.stats.changepoint import last_break, shares, walk, weights
 from closedloop.stats.gamma_poisson import GroupPriors, posterior_mixture
 
 Groups = npt.NDArray[np.integer]
+Walked = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 
 _K_AFTER = 1.0  # concentration of the rate after a break: it can land anywhere around the group's mean
-_WALKS = (0.01, 0.02, 0.04, 0.08)  # standard deviations of a day's step of the log rate
-_MODELS = 2 + len(_WALKS)  # calm, breaks, and the walks
+_PACES = (0.01, 0.02, 0.04, 0.08)  # standard deviations of a day's step of the log rate, where it walks without aim
+_SLOPES = (-0.03, -0.015, 0.015, 0.03)  # means of a day's step, where it keeps rising or falling
+_ROUND_A_SLOPE = 0.02  # standard deviation of a day's step around such a slope, which is none of these four exactly
+_SDS = (*_PACES, *[_ROUND_A_SLOPE] * len(_SLOPES))
+_MEANS = (*[0.0] * len(_PACES), *_SLOPES)
+_MODELS = 2 + len(_SDS)  # calm, breaks, the walks and the trends
+_UNSEEN = 0.004  # share of a walk or trend among the arms under which it is left out
 _LEARNERS = 4096  # arms from which the shares are learned; more would not change them visibly
 _CHUNK = 8192
+_FEW = 16.0  # counts under which an arm's days are looked at in coarse blocks: single days say nothing of it
+_COARSE = np.array([4, 14, 28, 56, 112])  # ages in days between which it can break
 
 
 def _templates() -> tuple[FloatArray, FloatArray]:
-    """Return typical populations, shape (T, M), and their prior probabilities: calm, breaking, and drifting at about one pace each."""
-    calm = [0.85, 0.11, *[0.04 / len(_WALKS)] * len(_WALKS)]
-    breaking = [0.50, 0.45, *[0.05 / len(_WALKS)] * len(_WALKS)]
-    rows = [calm, breaking]
-    for pace in range(len(_WALKS)):
-        near = 0.3 ** np.abs(np.arange(len(_WALKS)) - pace)
-        rows.append([0.05, 0.08, *(0.87 * near / near.sum()).tolist()])
-    return np.array(rows), np.array([0.7, 0.1, *[0.2 / len(_WALKS)] * len(_WALKS)])
+    """Return typical populations, shape (T, M), and their prior probabilities.
+
+    Calm; breaking; walking at about one pace each; rising or falling together at about one slope each; each arm with a trend of its own.
+    """
+    walks, trends = len(_PACES), len(_SLOPES)
+    few = np.full(trends, 0.01 / trends)
+    rows = [[0.85, 0.11, *np.full(walks, 0.03 / walks), *few], [0.50, 0.45, *np.full(walks, 0.04 / walks), *few]]
+    for pace in range(walks):
+        near = 0.3 ** np.abs(np.arange(walks) - pace)
+        rows.append([0.05, 0.08, *(0.86 * near / near.sum()), *few])
+    for slope in range(trends):
+        same = np.where(np.arange(trends) == slope, 0.6, 0.1 / (trends - 1))
+        rows.append([0.05, 0.05, *np.full(walks, 0.2 / walks), *same])
+    rows.append([0.10, 0.05, *np.full(walks, 0.15 / walks), *np.full(trends, 0.7 / trends)])
+    prior = np.array([0.7, 0.1, *np.full(walks, 0.15 / walks), *np.full(trends, 0.03 / trends), 0.02])
+    return np.array(rows), prior
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -59,6 +75,29 @@ class Blocks:
         uncertain = self.log_variance[at] if len(self.log_variance) == len(self.counts) > 1 else self.log_variance
         return attrs.evolve(self, counts=self.counts[at], exposures=self.exposures[at], log_variance=uncertain, group=self.group[at])
 
+    def coarse(self) -> Blocks:
+        """Return the same counts in fewer blocks."""
+        ends = np.cumsum(self.days[::-1])[::-1]
+        first = np.flatnonzero(np.append(True, np.diff(np.searchsorted(_COARSE, ends)) != 0))
+        days = np.add.reduceat(self.days, first)
+        return Blocks(
+            counts=np.add.reduceat(self.counts, first, axis=1),
+            exposures=np.add.reduceat(self.exposures, first, axis=1),
+            log_variance=self.log_variance[:, first] if self.log_variance.shape[1] > 1 else self.log_variance,
+            block_variance=np.add.reduceat(self.block_variance * self.days, first) / days,
+            days=days,
+            group=self.group,
+        )
+
+    def parts(self) -> list[tuple[npt.NDArray[np.intp], bool]]:
+        """Return positions of arms that are looked at together, and whether in coarse blocks; small enough for the processor's cache."""
+        few = self.counts.sum(axis=1) < _FEW
+        out = []
+        for which in (False, True):
+            at = np.flatnonzero(few == which)
+            out += [(at[start : start + _CHUNK], which) for start in range(0, len(at), _CHUNK)]
+        return out
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Present:
@@ -79,11 +118,16 @@ class Present:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Past:
-    """Evidence of every model (M, A), where the last break was if there was one (A, B), and the posteriors of the walks."""
+    """Evidence of the models (M, A), where the last break was if there was one (A, B), and the posteriors of the walks and trends."""
 
     evidence: FloatArray
     since: FloatArray
-    walks: list[tuple[FloatArray, FloatArray, FloatArray]]
+    walks: tuple[FloatArray, FloatArray, FloatArray]
+
+    def only(self, kept: npt.NDArray[np.intp]) -> Past:
+        """Return the same with some of the walks and trends."""
+        a, b, left = (column[kept] for column in self.walks)
+        return Past(evidence=self.evidence[np.append([0, 1], kept + 2)], since=self.since, walks=(a, b, left))
 
 
 def forgets(blocks: Blocks, hazard: float) -> bool:
@@ -96,7 +140,12 @@ def centre(values: FloatArray, priors: GroupPriors) -> FloatArray:
     return np.asarray(np.exp((priors.weight * values).sum(axis=1)))
 
 
-def _past(b: Blocks, priors: GroupPriors, hazard: float) -> Past:
+def _walks(counts: FloatArray, exposures: FloatArray, b: Blocks, k: FloatArray, mu: FloatArray, kept: npt.NDArray[np.intp]) -> Walked:
+    sd, slope = np.array(_SDS)[kept], np.array(_MEANS)[kept]
+    return walk(counts, exposures, b.days, k=k, mu=mu, sd=sd, slope=slope)
+
+
+def _past(b: Blocks, priors: GroupPriors, hazard: float, kept: npt.NDArray[np.intp]) -> Past:
     k, mu = centre(np.log(priors.k), priors)[b.group], centre(priors.log_mu, priors)[b.group]
     # Where the delay curve is uncertain, a young block says less about a break.
     counts, exposures = b.counts, b.exposures
@@ -104,23 +153,30 @@ def _past(b: Blocks, priors: GroupPriors, hazard: float) -> Past:
         trust = 1.0 / (1.0 + b.block_variance * exposures * mu[:, None])
         counts, exposures = counts * trust, exposures * trust
     since, evidence = last_break(counts, exposures, b.days, k=k, mu=mu, k_after=np.minimum(k, _K_AFTER), hazards=[0.0, hazard])
-    walks = [walk(counts, exposures, b.days, k=k, mu=mu, sd=sd) for sd in _WALKS]
-    return Past(evidence=np.stack([*evidence, *(w[3] for w in walks)]), since=since[1], walks=[w[:3] for w in walks])
+    shape, rate, left, walked = _walks(counts, exposures, b, k, mu, kept)
+    return Past(evidence=np.concatenate([evidence, walked]), since=since[1], walks=(shape, rate, left))
 
 
-def learn_shares(blocks: Blocks, priors: GroupPriors, hazard: float) -> tuple[FloatArray, Past | None]:
+def learn_shares(blocks: Blocks, priors: GroupPriors, hazard: float) -> tuple[FloatArray, list[Past] | None]:
     """Return how common each past is among the arms, shape (M,), and the arms' pasts where all were looked at."""
     templates, prior = _templates()
     used = np.flatnonzero(blocks.exposures.sum(axis=1) > 0)
     if not forgets(blocks, hazard) or not len(used):
         return np.asarray(templates[0]), None
     used = used[:: -(-len(used) // _LEARNERS)]
-    past = _past(blocks.take(used), priors, hazard)
-    return shares(past.evidence, templates, prior), past if len(used) == len(blocks.counts) else None
+    some = blocks.take(used)
+    pasts = [_past(_cut(some, at, coarse), priors, hazard, np.arange(_MODELS - 2)) for at, coarse in some.parts()]
+    evidence = np.concatenate([past.evidence for past in pasts], axis=1)
+    return shares(evidence, templates, prior), pasts if len(used) == len(blocks.counts) else None
+
+
+def _cut(blocks: Blocks, at: npt.NDArray[np.intp], coarse: bool) -> Blocks:
+    part = blocks.take(at)
+    return part.coarse() if coarse else part
 
 
 def present(
-    blocks: Blocks, priors: GroupPriors, share: FloatArray, hazard: float, *, seen: Blocks | None = None, past: Past | None = None
+    blocks: Blocks, priors: GroupPriors, share: FloatArray, hazard: float, *, seen: Blocks | None = None, past: list[Past] | None = None
 ) -> Present:
     """Return the posterior of every arm's present rate.
 
@@ -130,20 +186,23 @@ def present(
         share: How common each past is, as from `learn_shares`.
         hazard: Probability of a break per day; zero forgets nothing.
         seen: The evidence of what the past was like, None for the same.
-        past: What the past was like, where `learn_shares` has found it already.
+        past: What the past was like, part by part, where `learn_shares` has found it already.
     """
     n = len(blocks.counts)
     components = priors.k.shape[1] + (2 if forgets(blocks, hazard) else 0)
     shape, rate, weight = (np.empty((n, components)) for _ in range(3))
     numbers = np.empty((3, n))
-    for start in range(0, n, _CHUNK):
-        at = slice(start, start + _CHUNK)
-        part = blocks.take(at)
+    kept = np.flatnonzero(share[2:] >= _UNSEEN)
+    share = share[np.append([0, 1], kept + 2)]
+    source = blocks if seen is None else seen
+    for i, (at, coarse) in enumerate(source.parts()):
         if forgets(blocks, hazard):
-            other = part if seen is None else seen.take(at)
-            found = _present(part, other, past or _past(other, priors, hazard), priors, share)
+            part = _cut(blocks, at, coarse)
+            other = part if seen is None else _cut(seen, at, coarse)
+            was = _past(other, priors, hazard, kept) if past is None else past[i].only(kept)
+            found = _present(part, other, was, priors, share, kept)
         else:
-            found = _whole(part, priors)
+            found = _whole(blocks.take(at), priors)
         shape[at], rate[at], weight[at] = found.mixture.shape, found.mixture.rate, found.mixture.weight
         numbers[0, at], numbers[1, at], numbers[2, at] = found.borrowed, found.volume, found.broke
     return Present(mixture=GammaMixture(shape=shape, rate=rate, weight=weight), borrowed=numbers[0], volume=numbers[1], broke=numbers[2])
@@ -157,13 +216,13 @@ def _whole(b: Blocks, priors: GroupPriors) -> Present:
     return Present(mixture=GammaMixture(shape=shape, rate=rate, weight=weight), borrowed=borrowed, volume=count, broke=np.zeros(len(count)))
 
 
-def _present(b: Blocks, seen: Blocks, past: Past, priors: GroupPriors, share: FloatArray) -> Present:
+def _present(b: Blocks, seen: Blocks, past: Past, priors: GroupPriors, share: FloatArray, kept: npt.NDArray[np.intp]) -> Present:
     model = weights(past.evidence, share)
     since = past.since.T * model[1]
     since[0] += model[0]
     calm = _whole(b, priors)
     k, mu = centre(np.log(priors.k), priors)[b.group], centre(priors.log_mu, priors)[b.group]
-    walks = past.walks if b is seen else [walk(b.counts, b.exposures, b.days, k=k, mu=mu, sd=sd)[:3] for sd in _WALKS]
+    walks = past.walks if b is seen else _walks(b.counts, b.exposures, b, k, mu, kept)[:3]
     first_k, k = k, np.minimum(k, _K_AFTER)
     mass, first, second = (np.zeros((2, len(mu))) for _ in range(3))
     borrowed, volume = since[0] * calm.borrowed, since[0] * calm.volume
@@ -185,7 +244,7 @@ def _present(b: Blocks, seen: Blocks, past: Past, priors: GroupPriors, share: Fl
         borrowed += since[i] * (k / mu) / x
         volume += since[i] * (c - k)
     whole = b.log_variance[:, 0] if b.log_variance.shape[1] > 1 else 0.0
-    for w, (s, r, left) in zip(model[2:], walks, strict=True):
+    for w, s, r, left in zip(model[2:], *walks, strict=True):
         add(1, w, s, r, whole)
         borrowed += w * left * (first_k / mu) / r
         volume += w * (s - left * first_k)

@@ -18,7 +18,7 @@ from closedloop.classify.rates import moments, quantiles
 from closedloop.records.interval import FloatArray
 from closedloop.records.pool import Pool
 from closedloop.records.posterior import GammaMixture, correlated, coupled
-from closedloop.stats.gamma_poisson import gamma_quantile_start
+from closedloop.stats.gamma_mixture import gamma_quantile_start
 from closedloop.stats.value import ValuePosterior
 
 _SUM_DRAWS = 1000  # draws per arm where a sum or a product has no closed form

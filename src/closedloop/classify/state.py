@@ -128,7 +128,7 @@ class RateState:
 
     def _head(self) -> dict[str, npt.NDArray[Any]]:
         """Return what stays as it was at the start, as arrays."""
-        numbers = json.dumps({"format": 2, "half_life_days": self.half_life_days, "hazard": self.learned.hazard})
+        numbers = json.dumps({"format": 3, "half_life_days": self.half_life_days, "hazard": self.learned.hazard})
         return {
             "head": np.frombuffer(numbers.encode(), dtype=np.uint8),
             "group": self.group,
@@ -249,8 +249,8 @@ class RateState:
             head: dict[str, Any] = json.loads(bytes(arrays["head"]).decode())
         except (ValueError, KeyError, OSError, EOFError) as error:
             raise InputError("these bytes are no saved rates", "data", len(data), "load what to_bytes returned") from error
-        if head.get("format") != 2:
-            raise InputError("the saved rates have an unknown format", "format", head.get("format"), None, ("2",))
+        if head.get("format") != 3:
+            raise InputError("the saved rates have an unknown format", "format", head.get("format"), None, ("3",))
         priors = GroupPriors(**{name: arrays[f"priors_{name}"] for name in _PRIORS})
         learned = Learned(hazard=head["hazard"], priors=priors, **{name: arrays[name] for name in _LEARNED})
         empty = cls.start(learned, arrays["group"], arrays["mark"], half_life_days=head["half_life_days"])

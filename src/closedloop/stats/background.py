@@ -24,7 +24,7 @@ from scipy import special
 
 from closedloop.records.causes import TypePrior
 from closedloop.records.interval import FloatArray
-from closedloop.stats.gamma_poisson import mixture_quantile
+from closedloop.stats.gamma_mixture import mixture_quantile
 from closedloop.stats.measured import Measured
 
 IntArray = npt.NDArray[np.integer]

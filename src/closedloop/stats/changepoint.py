@@ -21,7 +21,7 @@ from scipy import special
 
 FloatArray = npt.NDArray[np.float64]
 
-_CHUNK = 16_384  # units whose blocks stay in the processor's cache
+_CHUNK = 8192  # units (times walks) whose blocks stay in the processor's cache
 
 
 def last_break(
@@ -65,33 +65,32 @@ def last_break(
     return since, evidence
 
 
-def _segments(count: FloatArray, exposure: FloatArray, k: FloatArray, mu: FloatArray, k_after: FloatArray) -> list[list[FloatArray]]:
-    """Return the log evidence of blocks i..j-1 as one segment, at [i][j - i - 1]."""
-    c, x = count.T.copy(), exposure.T.copy()
-    later_rate = k_after / mu
-    later = k_after * np.log(later_rate) - special.gammaln(k_after)
+def _segments(count: FloatArray, exposure: FloatArray, k: FloatArray, mu: FloatArray, k_after: FloatArray) -> list[FloatArray]:
+    """Return the log evidence of blocks i..j-1 as one segment, at [i][j - i - 1] (shape (A,) there)."""
+    c, x = np.cumsum(count.T, axis=0), np.cumsum(exposure.T, axis=0)
+    before_c, before_x = np.zeros_like(c), np.zeros_like(x)
+    before_c[1:], before_x[1:] = c[:-1], x[:-1]
     out = []
+    shape, rate = k, k / mu
     for i in range(len(c)):
-        if i == 0:
-            shape, rate = k.astype(np.float64), k / mu
+        if i < 2:
+            shape, rate = (k, k / mu) if i == 0 else (k_after, k_after / mu)
             constant = shape * np.log(rate) - special.gammaln(shape)
-        else:
-            shape, rate, constant = k_after.copy(), later_rate.copy(), later
-        row = []
-        for j in range(i, len(c)):
-            shape += c[j]
-            rate += x[j]
-            term = np.log(rate)
-            term *= shape
-            row.append(special.gammaln(shape) - term + constant)
-        out.append(row)
+        whole = c[i:] - (before_c[i] - shape)
+        term = x[i:] - (before_x[i] - rate)
+        np.log(term, out=term)
+        term *= whole
+        found = special.gammaln(whole)
+        found -= term
+        found += constant
+        out.append(found)
     return out
 
 
-def _sum_over_breaks(segment: list[list[FloatArray]], days: FloatArray, hazard: float) -> tuple[FloatArray, FloatArray]:
+def _sum_over_breaks(segment: list[FloatArray], days: FloatArray, hazard: float) -> tuple[FloatArray, FloatArray]:
     """Return the posterior of the last segment's first block, shape (A, B), and the log evidence, shape (A,)."""
     blocks = len(segment)
-    n = len(segment[0][0])
+    n = segment[0].shape[1]
     if blocks == 1 or hazard == 0.0:
         only = np.zeros((n, blocks))
         only[:, 0] = 1.0
@@ -99,51 +98,72 @@ def _sum_over_breaks(segment: list[list[FloatArray]], days: FloatArray, hazard: 
     # A break between two blocks may have happened on any day between their middles.
     gap = 0.5 * (days[1:] + days[:-1])
     log_stay = gap * np.log1p(-hazard)
-    log_break = np.log(-np.expm1(log_stay))
-    ended = [np.zeros(n)]  # log P(data of blocks < j, a segment ends at j)
+    log_break = np.append(0.0, np.log(-np.expm1(log_stay)))
+    stayed = np.append(0.0, np.cumsum(log_stay))  # up to each block
+    ended = np.zeros((blocks + 1, n))  # log P(data of blocks < j, a segment ends at j)
     terms = np.empty((blocks, n))
     for j in range(1, blocks + 1):
         for i in range(j):
             np.add(segment[i][j - i - 1], ended[i], out=terms[i])
-            terms[i] += (log_break[i - 1] if i else 0.0) + log_stay[i : j - 1].sum()
+            terms[i] += log_break[i] + stayed[j - 1] - stayed[i]
         part = terms[:j]
         top = part.max(axis=0)
         part -= top
         with np.errstate(under="ignore"):
             np.exp(part, out=part)
         total = part.sum(axis=0)
-        ended.append(top + np.log(total))
+        ended[j] = top + np.log(total)
     return (terms / total).T, ended[-1]
 
 
 def walk(
-    count: FloatArray, exposure: FloatArray, days: FloatArray, *, k: FloatArray, mu: FloatArray, sd: float
+    count: FloatArray,
+    exposure: FloatArray,
+    days: FloatArray,
+    *,
+    k: FloatArray,
+    mu: FloatArray,
+    sd: Sequence[float] | FloatArray,
+    slope: Sequence[float] | FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return the posterior of a rate whose logarithm walks at random: a Gamma-Poisson filter of known evolution variance.
 
-    Between blocks the variance of the log rate grows by ``sd**2`` a day and its mean stays, so what is forgotten depends on how much
-    is known: a rate seen in a thousand counts a day is known from the last days alone, a rare one keeps months.
+    Between blocks the variance of the log rate grows by ``sd**2`` a day and its mean by ``slope``, so what is forgotten depends on how
+    much is known: a rate seen in a thousand counts a day is known from the last days alone, a rare one keeps months.
 
     Args:
         count, exposure: Per unit and block, oldest block first, shape (A, B).
         days: Length of each block in days, shape (B,).
         k, mu: As in `last_break`, shape (A,).
-        sd: Standard deviation of a day's step of the log rate.
+        sd: Standard deviations of a day's step of the log rate, one for each of S walks.
+        slope: Mean of a day's step, one for each walk; zero when None.
 
     Returns:
-        shape and rate of the Gamma posterior now, the share of the first prior left in them, and the log evidence, shape (A,) each.
+        shape and rate of the Gamma posterior now, the share of the first prior left in them, and the log evidence, shape (S, A) each.
     """
-    a, b = k.astype(np.float64), k / mu
-    evidence, left = np.zeros(len(k)), np.ones(len(k))
+    n, walks = len(k), len(sd)
+    out = np.empty((4, walks, n))
+    steady = np.zeros(walks) if slope is None else np.asarray(slope)
     gap = np.append(0.0, 0.5 * (days[1:] + days[:-1]))
-    for j in range(count.shape[1]):
-        keep = 1.0 / (1.0 + sd**2 * gap[j] * a)  # variance of the logarithm is about 1 / a
-        a, b = keep * a, keep * b
-        left *= keep
-        new_a, new_b = a + count[:, j], b + exposure[:, j]
-        evidence += a * np.log(b) - new_a * np.log(new_b) + _log_rising(a, new_a)
-        a, b = new_a, new_b
-    return a, b, left, evidence
+    grown, shrunk = (np.square(sd)[:, None] * gap).T[:, :, None], np.exp(-steady[:, None] * gap).T[:, :, None]
+    for start in range(0, n, _CHUNK // max(walks, 1)):
+        at = slice(start, start + _CHUNK // max(walks, 1))
+        c, x = count[at].T.copy(), exposure[at].T.copy()
+        a, b = np.tile(k[at], (walks, 1)), np.tile(k[at] / mu[at], (walks, 1))
+        evidence, left = np.zeros(a.shape), np.ones(a.shape)
+        for j in range(len(c)):
+            if j:
+                keep = 1.0 / (1.0 + grown[j] * a)  # variance of the logarithm is about 1 / a
+                a *= keep
+                left *= keep
+                b *= keep * shrunk[j]
+            new_a, new_b = a + c[j], b + x[j]
+            evidence += a * np.log(b)
+            evidence -= new_a * np.log(new_b)
+            evidence += _log_rising(a, new_a)
+            a, b = new_a, new_b
+        out[:, :, at] = a, b, left, evidence
+    return out[0], out[1], out[2], out[3]
 
 
 def _log_rising(a: FloatArray, b: FloatArray) -> FloatArray:
