@@ -91,7 +91,8 @@ class Constraints:
         max_changes: Largest number of changes per platform and plan; the most valuable ones are kept.
         min_step: Smallest absolute change that is worth a call to the platform.
         rounding: Budgets are multiples of this amount; None for the currency's minor unit.
-        gate: ``volume`` holds campaigns under `minimum_volume`; ``evidence`` lets the intervals alone decide.
+        gate: ``volume`` holds campaigns under `minimum_volume`, the field's rule of thumb; ``evidence`` lets the intervals alone decide. In
+            simulated accounts that gained more and cost next to nothing where there was nothing to gain: see "When not to close the loop".
         min_maturity: Share of an arm's conversions that must be expected to be seen by now.
         min_tagged_share: Share of an arm's compatible exposures that must carry all tags. By default the share under which health too says
             that signals are blended; from there up to 1 the missing tags widen intervals and are reported, and do not hold.
