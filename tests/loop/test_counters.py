@@ -131,3 +131,13 @@ def test_many_ratios_are_the_single_ones() -> None:
     many = np.stack(ratio_intervals(counts, base, level=0.9), axis=1)
     for line, a, b in zip(many, counts, base, strict=True):
         assert tuple(line) == pytest.approx(ratio_interval(float(a), 1.0, float(b), 1.0, level=0.9))
+
+
+def test_the_report_shows_the_comparison(tmp_path: Path) -> None:
+    """Both counts of every arm stand on the page, beside the words that nothing rests on them."""
+    report = mixed_days()[-1].report
+    page = report.save_html(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Compared, never added" in page
+    assert page.count("search / lookalike / video / results") >= 1
+    for n in report.reports.claimed:
+        assert f">{n:.0f}<" in page

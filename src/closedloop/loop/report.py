@@ -8,7 +8,6 @@ from the data passes `svg.text` on its way in.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,15 +20,14 @@ from closedloop.display.svg import Scale, text
 from closedloop.display.words import amount, between, count, estimated, minus, percent, seconds, signed
 from closedloop.loop.cycle import CycleReport
 from closedloop.loop.over_time import over_time
+from closedloop.loop.report_health import ADVICE, PROSE, broken, sentence
 from closedloop.records.arms import Arm
 from closedloop.records.decision import Decision, Hold, Plan
-from closedloop.records.feedback import Finding
 from closedloop.records.interval import Interval
 from closedloop.records.moments import from_us
 from closedloop.records.money import Money
 
 MOST_ROWS = 500  # of any table; the rest is counted, and is in the ledger
-_PROSE = 360  # longest explanation shown
 _TAG = 26  # longest tag shown in a table
 _HOLDS = {
     "low_volume": "Too few conversions to steer by",
@@ -53,8 +51,6 @@ _MODES = {
     "approve": "Approve: nothing is sent until a person approves it",
     "auto": "Auto: changes are sent within the limits",
 }
-_ADVICE = {"run": ("ok", "✓ Loop may run"), "hold": ("warning", "! Loop holds"), "manual": ("critical", "✕ Steer by hand")}
-_SEVERITY = {"ok": "✓ ok", "warning": "! warning", "critical": "✕ critical"}
 
 
 def _money(money: Money | None) -> str:
@@ -63,12 +59,6 @@ def _money(money: Money | None) -> str:
 
 def _currency(code: str | None) -> str:
     return "units of money" if code in (None, "XXX") else str(code)
-
-
-def _sentence(words: str) -> str:
-    """Return an explanation as HTML, its first letter large; without the code of no currency, and names of checks as words."""
-    plain = re.sub(r"(?<=\d) XXX\b", "", re.sub(r"\b([a-z]+)_([a-z]+)(?=:)", r"\1 \2", words[: 2 * _PROSE]))
-    return text(plain[:1].upper() + plain[1:], _PROSE)
 
 
 def _arm(arm: Arm) -> str:
@@ -91,7 +81,7 @@ def _verdict(report: CycleReport) -> str:
     if not plan.decisions:
         reasons = Counter(h.reason for h in plan.holds).most_common(1)
         if report.note.startswith("health:"):
-            why = f" Health comes first: {_sentence(report.health.because)}."
+            why = f" Health comes first: {sentence(report.health.because)}."
         elif reasons:
             why = f" Main reason: {_HOLDS.get(reasons[0][0], reasons[0][0]).lower()} ({reasons[0][1]:,} of {len(plan.holds):,})."
         else:
@@ -164,7 +154,7 @@ def _changes(report: CycleReport) -> str:
         change = d.after.micros - d.before.micros
         share = f"{signed(100 * change / d.before.micros)} %" if d.before.micros else "new"
         way = f'<b class="{"up" if change >= 0 else "down"}">{"▲" if change >= 0 else "▼"} {share}</b>'
-        name = f'{_arm(d.arm)}<p class="why">{_sentence(d.reason)}</p>'
+        name = f'{_arm(d.arm)}<p class="why">{sentence(d.reason)}</p>'
         moved = f"{minus(f'{d.before.units:,.2f}')} → <b>{_money(d.after)}</b> {way}"
         sure = f"{estimated(d.gain.low, d.gain.estimate, d.gain.high, sign=True)}, helps: {percent(d.p_gain)}"
         budgets = f"{svg.bars(budget, *bar)}<small>{moved}</small>"
@@ -263,51 +253,13 @@ def _held(report: CycleReport) -> str:
     left = MOST_ROWS
     for reason, n in Counter(h.reason for h in holds).most_common():
         mine = [h for h in holds if h.reason == reason]
-        rows = [[_arm(h.arm), _money(h.budget), _sentence(h.explanation), _sentence(h.lift)] for h in mine[: max(left, 0)]]
+        rows = [[_arm(h.arm), _money(h.budget), sentence(h.explanation), sentence(h.lift)] for h in mine[: max(left, 0)]]
         left -= len(rows)
         lines = table(["Arm", "Budget a day", "Why", "What would lift it"], "arww", rows, more=n - len(rows))
         opened = " open" if n <= 12 else ""
         parts.append(
             f'<details{opened}><summary>{text(_HOLDS.get(reason, reason))} <span class="soft">{n:,}</span></summary>{lines}</details>'
         )
-    return "".join(parts)
-
-
-def _check(finding: Finding) -> str:
-    name = text(finding.name.replace("_", " ").capitalize())
-    scope = "" if finding.scope == "account" else f" <small>{text(finding.scope)}</small>"
-    mend = f'<p class="mend">→ {_sentence(finding.mend)}</p>' if finding.mend and finding.severity != "ok" else ""
-    badge = f'<span class="badge">{_SEVERITY[finding.severity]}</span>'
-    body = f"<b>{name}</b>{scope}<p>{_sentence(finding.evidence)}</p>{mend}"
-    return f'<div class="check {finding.severity}"><span class="{finding.severity}">{badge}</span>{body}</div>'
-
-
-def _broken(report: CycleReport) -> str:
-    health = report.health
-    rank = {"critical": 0, "warning": 1, "ok": 2}
-    findings = sorted((f for f in health.findings if f.severity != "ok"), key=lambda f: rank[f.severity])
-    parts = [
-        f"<h2>What is well, and what is broken</h2><p>{_sentence(health.because)}</p>",
-        '<div class="checks">',
-        *map(_check, health.conditions),
-        "</div>",
-    ]
-    if findings:
-        parts += ["<h3>Also noticed</h3>", '<div class="checks">', *map(_check, findings[:60]), "</div>"]
-        parts.append(f'<p class="soft">and {len(findings) - 60:,} more</p>' if len(findings) > 60 else "")
-    advised = [(name, advice) for name, advice in health.campaigns.items() if advice != "run"]
-    if advised:
-        rows = [[f"<bdi>{text(name)}</bdi>", f'<span class="{_ADVICE[a][0]}">{_ADVICE[a][1]}</span>'] for name, a in advised[:60]]
-        parts.append(
-            "<h3>Campaigns that should not be steered by the loop now</h3>"
-            + table(["Campaign", "Advice"], "al", rows, more=len(advised) - len(rows))
-        )
-    quarantine = report.ingested.quarantine
-    if len(quarantine):
-        mends = {f"{r.field}: {r.reason}": r.mend for r in reversed(quarantine.rows)}
-        reasons = list(quarantine.reasons().items())
-        rows = [[text(reason, _PROSE), f"{n:,}", text(mends.get(reason, ""), _PROSE)] for reason, n in reasons[:30]]
-        parts.append("<h3>Rows set aside</h3>" + table(["Reason", "Rows", "Mend"], "wrw", rows, more=len(reasons) - len(rows)))
     return "".join(parts)
 
 
@@ -332,7 +284,7 @@ def _delay(report: CycleReport, delay: Mapping[str, float] | None) -> str:
         parts.append("<p>Actions: " + ", ".join(f"{n:,} {s}" for s, n in states.most_common()) + ".</p>")
     refused = [r for r in receipts if r.state in ("rejected", "diverged", "expired", "unknown")]
     if refused:
-        rows = [[f"<bdi>{text(r.change.target)}</bdi>", text(r.state), text(f"{r.code} {r.message}".strip(), _PROSE)] for r in refused[:60]]
+        rows = [[f"<bdi>{text(r.change.target)}</bdi>", text(r.state), text(f"{r.code} {r.message}".strip(), PROSE)] for r in refused[:60]]
         parts.append(table(["Target", "State", "The platform's words"], "alw", rows, more=len(refused) - len(rows)))
     if report.timings:
         inside = ", ".join(f"{text(room)} {seconds(s)}" for room, s in report.timings.items())
@@ -354,7 +306,7 @@ def _made(report: CycleReport) -> str:
         ("Plan", f"{plan.plan_id}, for {number(plan.horizon_days)} days"),
         *((name.replace("_", " ").capitalize(), value) for name, value in list(plan.provenance.items())[:30] if name != "classifier"),
     ]
-    body = "".join(f"<dt>{text(name)}</dt><dd>{text(value, _PROSE)}</dd>" for name, value in lines)
+    body = "".join(f"<dt>{text(name)}</dt><dd>{text(value, PROSE)}</dd>" for name, value in lines)
     return f"<h2>How it was made</h2><dl>{body}</dl>"
 
 
@@ -377,8 +329,8 @@ def render(
         delay: Mean seconds of an action by step; by default that of the report's receipts.
         truth: True values of the ranked quantity by arm, where the market is simulated.
     """
-    tone, advice = _ADVICE[report.health.advice]
-    note = f"<p>{text(report.note, _PROSE)}</p>" if report.note and not report.note.startswith("health:") else ""  # the verdict says it
+    tone, advice = ADVICE[report.health.advice]
+    note = f"<p>{text(report.note, PROSE)}</p>" if report.note and not report.note.startswith("health:") else ""  # the verdict says it
     if report.mode == "approve" and report.plan.decisions:
         note += f"<p>Plan <b>{text(report.plan.plan_id)}</b> waits for a person; it is sent when it is approved under this id.</p>"
     head = (
@@ -394,7 +346,7 @@ def render(
         over_time(history),
         _evidence(report, truth),
         _held(report),
-        _broken(report),
+        broken(report),
         _delay(report, delay),
         _made(report),
         sign,
