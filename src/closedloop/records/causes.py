@@ -77,7 +77,8 @@ class CausalEvidence:
             "retargeting", "visitors", "cart", "brand", "lookalike", "broad"), else ``other``.
         priors: What is assumed of each type.
         unseen: Caused conversions per caused conversion in whose journey the arm is seen (others come after the window, on another
-            device, or through a view that is not logged): median, standard deviation of the log over accounts, and over the platforms of one account.
+            device, or through a view that is not logged): median, standard deviation of the log over accounts, and over the platforms of
+            one account.
         elsewhere: The same of caused conversions per one that is credited to the arm (others go to a later touch), median and standard
             deviation over accounts: used where only credit is known, ``Outcomes.participation`` being None.
         moved: Relative standard deviation of what a background does between a test and now.
