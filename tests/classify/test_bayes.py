@@ -141,6 +141,14 @@ def test_untagged_exposure_lowers_the_tagged_share(outcomes_of):
     np.testing.assert_allclose(s.tagged_share, [0.8, 0.8, 1.0])
 
 
+def test_kinds_of_touch_weigh_on_the_tagged_share_by_their_credit(outcomes_of):
+    """All clicks are tagged and bring nine conversions of ten; of the views, which bring one, half lack a tag: 0.9 + 0.1 / 2."""
+    arms = [("google", "a"), ("google", None)]
+    clicks, views = np.array([[1000.0], [0.0]]), np.array([[50.0], [50.0]])
+    outcomes = outcomes_of(arms, clicks, [[9.0], [0.0]], view_exposures=views, view_credit=[[1.0], [0.0]])
+    np.testing.assert_allclose(BayesClassifier(WINDOW).classify(outcomes).tagged_share, [0.95])
+
+
 def test_other_window_is_refused(outcomes_of):
     """Evidence made under another window is not mixed in."""
     outcomes = outcomes_of(ARMS[:1], [[1.0]], [[0.0]])

@@ -247,12 +247,13 @@ def _spend_weights(age: FloatArray, cost_half_life_days: float) -> FloatArray:
 
 
 def _tagged_share(outcomes: Outcomes, ranked: npt.NDArray[np.intp], patterns: list[Pattern]) -> FloatArray:
-    """Return, per ranked arm, the share of exposures that carry all tags among those that are its own, lost at random, shape (A,)."""
-    share = np.ones(len(ranked))
-    for kind in (0, 1) if patterns else ():
-        exposures = outcomes.per_arm("exposures", kind)
-        share = np.minimum(share, 1.0 / (1.0 + at_random(exposures[ranked], exposures, patterns)))
-    return share
+    """Return, per ranked arm, the share of its own exposures, lost at random, that carry all tags; kinds count by their credit; (A,)."""
+    if not patterns:
+        return np.ones(len(ranked))
+    exposures = [outcomes.per_arm("exposures", kind) for kind in (0, 1)]
+    shares = np.stack([1.0 / (1.0 + at_random(x[ranked], x, patterns)) for x in exposures])
+    credit = np.array([outcomes.per_arm("credit", kind).sum() for kind in (0, 1)])
+    return np.asarray(credit / credit.sum() @ shares) if credit.sum() > 0.0 else np.asarray(shares.min(axis=0))
 
 
 def _canonical(arms: Arms) -> npt.NDArray[np.intp]:
