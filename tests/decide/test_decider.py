@@ -6,6 +6,7 @@ import json
 import pickle
 from datetime import UTC, datetime, timedelta
 
+import attrs
 import numpy as np
 import pytest
 
@@ -431,3 +432,34 @@ def test_a_budget_that_is_not_spent_counts_towards_the_total(signals_of, budgets
     plan = BudgetDecider(Constraints(total=200)).decide(signals, budgets)  # 150 are left, the least is 160
     assert sums(plan)[1] == 210_000_000
     assert {h.reason for h in plan.holds} == {"no_spend"}
+
+
+GOOGLE = {"platform": "google"}
+IMPOSSIBLE = [
+    ({"floor": 51, "groups": [GroupLimit(tags=GOOGLE, ceiling=100)]}, "floors of the arms of .* add up to more than its ceiling of 100"),
+    ({"ceiling": 49, "groups": [GroupLimit(tags=GOOGLE, floor=100)]}, "ceilings of the arms of .* add up to less than its floor of 100"),
+    ({"total": 99, "groups": [GroupLimit(tags=GOOGLE, floor=100)]}, "floor of .* lies above the total of 99"),
+    (
+        {"groups": [GroupLimit(tags=GOOGLE, ceiling=99), GroupLimit(tags={**GOOGLE, "campaign": "c00"}, floor=100)]},
+        "floor of .*c00.* lies above the ceiling of .* around it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("limits", "says"), IMPOSSIBLE)
+def test_limits_of_groups_that_contradict_others_are_named(signals_of, limits, says):
+    """What no budgets can satisfy is refused by name; one unit less of it, where both ends meet, is allowed."""
+    signals = signals_of([30, 20], [60, 60])
+    with pytest.raises(InfeasibleError, match=says):
+        BudgetDecider(Constraints(gate="evidence", **limits)).decide(signals)
+    one = {"floor": -1, "ceiling": 1, "total": 1}
+    met = {k: v + one[k] for k, v in limits.items() if k in one}
+    groups = limits["groups"] if met else [attrs.evolve(limits["groups"][0], ceiling=100), limits["groups"][1]]
+    BudgetDecider(Constraints(gate="evidence", **{**limits, **met, "groups": groups})).decide(signals)
+
+
+def test_an_arm_at_the_smallest_tagged_share_may_be_decided(signals_of):
+    """The limit itself is enough; a hair under it is not."""
+    for share, held in ((0.7, False), (0.6999, True)):
+        plan = BudgetDecider().decide(signals_of([20, 10, 30], [100, 100, 100], tagged_share=[share, 1, 1]))
+        assert ("untagged" in reasons(plan).values()) == held
