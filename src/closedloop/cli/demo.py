@@ -158,7 +158,10 @@ def _tell(
         currency: [number(before), number(after), str(ratio), number(true_before), number(true_after), number(best)],
     }
     print(text_table(lines, title="Before and after (a comparison over time, not an experiment: nobody was held out)"))
-    print("The ranking counts conversions credited to the last touch; the truth counts those caused. Only a lift test tells them apart.")
+    print(
+        "Arms are ranked by what they are estimated to cause: what they took part in, less a background that rests on stated priors here."
+    )
+    print("The truth counts what is caused. Only a lift test measures it.")
     print()
     minutes = [round(seconds / 60, 1) for seconds in delays.values()]
     states = Counter(r.state for r in receipts)

@@ -229,11 +229,18 @@ def _evidence(report: CycleReport, truth: Mapping[Arm, float] | None) -> str:
         "<b>Seen</b>: share of the conversions of these touches that has arrived by now. <b>Borrowed</b>: share of the estimate that "
         "comes from arms alike rather than from this one."
     )
+    credit = signals.caused_share is None
+    words += (
+        " The line is about conversions <i>credited</i> by the attribution model."
+        if credit
+        else " The line is about conversions <i>caused</i>: what the arm took part in, less what would have come anyway by the tests made "
+        "and, where none was made, by stated priors."
+    )
     if truth is not None:
-        words += (
-            " The line is about conversions <i>credited</i> by the attribution model. The diamond is the true cost per conversion "
-            "<i>caused</i>, known because this market is simulated: where the two part, credit is not cause, and only a lift test can tell."
+        apart = (
+            "where the two part, credit is not cause, and only a lift test can tell" if credit else "a lift test would bring the two nearer"
         )
+        words += f" The diamond is the true cost per conversion <i>caused</i>, known because this market is simulated: {apart}."
     more = len(signals) - len(order)
     return f'<h2>How sure</h2><p class="soft">{words}</p>' + long_table(heads, "rasrrrrr", rows, {2: svg.grid(scale)}, more, "arms")
 
