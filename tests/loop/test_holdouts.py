@@ -108,7 +108,7 @@ def test_alike_arms_are_not_tested():
         same, campaigns=tuple(attrs.evolve(c, quality=1.0, size=1.0, role="prospecting", audience="broad") for c in same.campaigns)
     )
     simulator = Simulator(same, seed=1)
-    with loop_of(simulator, holdouts=attrs.evolve(POLICY, least_days=6)) as loop:
+    with loop_of(simulator, holdouts=cl.HoldoutPolicy(least_days=6)) as loop:
         simulator.run(loop, 7)
         assert loop.holdouts() == []
 

@@ -4,9 +4,10 @@ import os
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from closedloop.records.causes import TypePrior
-from closedloop.stats.background import split
+from closedloop.stats.background import _SHARE, _STEP, split
 from closedloop.stats.measured import Measured
 
 PRIORS = [TypePrior(caused=(0.6, 1.0), background=(0.15, 1.0)), TypePrior(caused=(0.25, 1.2), background=(0.6, 1.0))]
@@ -43,6 +44,8 @@ def ranks(worlds, tested, seed=1):
             for part, (median, sd), spreads, nu in ((r, p.caused, p.caused_spreads, 4), (b, p.background, p.background_spreads, 12)):
                 centre = np.log(median * TYPICAL) + sd * rng.normal()
                 part[mine] = np.exp(centre + rng.choice(spreads) * rng.standard_t(nu, mine.sum()))
+        idle = rng.random(16) < np.array([p.nothing for p in PRIORS])[kind]
+        r = np.where(idle, b * np.exp(-_SHARE[-1] + _STEP * (rng.random(16) - 0.5)), r)
         r, b = np.minimum(r, 0.3), np.minimum(b, 0.3)
         v = np.exp(np.log(UNSEEN[0]) + UNSEEN[1] * rng.normal() + UNSEEN[2] * rng.normal(size=3))[platform]
         n = rng.integers(1000, 8000, 16)
@@ -80,6 +83,26 @@ def test_a_large_holdout_leaves_credit_less_background():
     out = read([30_000.0], [n], measured=rows((0, n, 5_000.0, 4.0, 0.0, np.nan, np.nan)), view=(1.0, 0.001, 0.001))
     assert np.median(out.caused) == pytest.approx(0.01, rel=0.05)
     assert np.quantile(out.caused, 0.95) < 0.0115
+
+
+@pytest.mark.parametrize(("control", "nothing"), [(75.0, 0.2), (60.0, 0.2), (40.0, 0.2), (75.0, 0.0)])
+def test_the_chance_that_nothing_is_caused(control, nothing):
+    """The posterior chance that an arm causes next to nothing is that of two integrals over its rates, its likelihood and its prior."""
+    count, n = 300.0, 5_000.0
+    prior = TypePrior(caused=(2.0, 0.01), background=(4.0, 0.01), caused_spreads=(0.8,), background_spreads=(0.5,), nothing=nothing)
+    measured = rows((0, n, control, 4.0, 0.0, np.nan, np.nan))
+    out = read([count], [n], measured=measured, priors=[prior], view=(1.0, 0.001, 0.001), size=20_000)
+    r, b = np.exp(np.linspace(-12.0, 0.0, 2001))[:, None], np.exp(np.linspace(-6.0, -1.0, 1501))[None, :]
+    of_b = stats.t.pdf(np.log(b / (4.0 * TYPICAL)) / 0.5, 12) / 0.5
+
+    def likelihood(rate):
+        return stats.poisson.pmf(count, n * (rate + b)) * np.exp(measured.log_likelihood(0, rate, b, np.ones(1)))
+
+    some = stats.t.pdf(np.log(r / (2.0 * TYPICAL)) / 0.8, 4) / 0.8 * of_b * likelihood(r)
+    d_r, d_b = 12.0 / 2000, 5.0 / 1500
+    odds = nothing / (1.0 - nothing) * (of_b * likelihood(1e-9)).sum() * d_b / (some.sum() * d_r * d_b)
+    # A hair of the continuous part lies that low as well: a t of 4 degrees of freedom has long tails.
+    assert (out.caused < 5e-4 * out.credited).mean() == pytest.approx(odds / (1.0 + odds), abs=0.04)
 
 
 def test_a_stated_effect_is_the_caused_rate():

@@ -30,12 +30,14 @@ class TypePrior:
         background: The same of its background: conversions that would have come anyway and were touched on the way.
         caused_spreads, background_spreads: Spreads of the arms around them (standard deviation of the log, with heavy tails) that are
             weighed against one another, alike likely.
+        nothing: Chance that an arm causes next to nothing: no tail of a log reaches there, and tests have found it (Blake et al.).
     """
 
     caused: tuple[float, float]
     background: tuple[float, float]
     caused_spreads: tuple[float, ...] = (0.1, 0.3, 0.6, 1.0, 1.6)
     background_spreads: tuple[float, ...] = (0.15, 0.4, 0.8)
+    nothing: float = 0.1
 
     def __attrs_post_init__(self) -> None:
         for name in ("caused", "background"):
@@ -45,12 +47,14 @@ class TypePrior:
         for name in ("caused_spreads", "background_spreads"):
             if not getattr(self, name) or min(getattr(self, name)) <= 0.0:
                 raise ConfigurationError("spreads are above zero", name, getattr(self, name))
+        if not 0.0 <= self.nothing < 1.0:
+            raise ConfigurationError("a chance lies in [0, 1)", "nothing", self.nothing)
 
 
 PRIORS: Mapping[str, TypePrior] = {
-    "prospecting": TypePrior(caused=(0.7, 1.0), background=(0.15, 1.0)),
-    "retargeting": TypePrior(caused=(0.3, 1.2), background=(0.7, 1.0), background_spreads=(0.3, 0.6, 1.0)),
-    "brand": TypePrior(caused=(0.15, 1.2), background=(0.8, 1.0), background_spreads=(0.3, 0.6, 1.0)),
+    "prospecting": TypePrior(caused=(0.7, 1.0), background=(0.15, 1.0), nothing=0.05),
+    "retargeting": TypePrior(caused=(0.3, 1.2), background=(0.7, 1.0), background_spreads=(0.3, 0.6, 1.0), nothing=0.2),
+    "brand": TypePrior(caused=(0.15, 1.2), background=(0.8, 1.0), background_spreads=(0.3, 0.6, 1.0), nothing=0.3),
     "other": TypePrior(caused=(0.6, 1.1), background=(0.25, 1.2)),
 }
 _WORDS: Mapping[str, tuple[str, ...]] = {

@@ -29,12 +29,13 @@ from closedloop.stats.measured import Measured
 
 IntArray = npt.NDArray[np.integer]
 
-_G, _Z = 17, 28  # nodes of an arm's credited rate, and of its background's share of it
-_SHARE = np.linspace(-5.0, 6.0, _Z)  # logit of that share
+_G, _Z = 17, 29  # nodes of an arm's credited rate, and of its background's share of it
+_SHARE = np.append(np.linspace(-5.0, 6.0, _Z - 1), 9.2)  # logit of that share; the last node: next to nothing is caused, 1 in 10,000
 _STEP = float(_SHARE[1] - _SHARE[0])
 _PLACES = np.linspace(-2.8, 2.8, 9)  # nodes of a location, in standard deviations
 _PASSES = 2  # times that the nodes of the locations are centred anew on what was found
 _NU = (4, 12)  # degrees of freedom of caused and background: an arm far out more likely causes more than meets more
+_UNIT = float(np.exp(special.gammaln(_NU[0] / 2 + 0.5) - special.gammaln(_NU[0] / 2)) / np.sqrt(_NU[0] * np.pi))  # left out by `_student`
 _V = np.linspace(-2.4, 2.4, 17)  # nodes of log v, in standard deviations
 _COMMON = np.linspace(-2.25, 2.25, 9)  # nodes of what platforms have in common of it, in standard deviations
 _SWEEPS = 5
@@ -125,6 +126,14 @@ def _student(x: FloatArray, place: FloatArray, spread: FloatArray, nu: int) -> F
     return np.asarray(np.reciprocal(root, out=root))
 
 
+def _caused(log_r: FloatArray, nodes: _Nodes, at: npt.NDArray[np.intp] | slice = slice(None)) -> FloatArray:
+    """Density of what arms cause around some nodes, (A, G * Z) -> (A, N, G * Z); the last of Z is the chance that it is next to nothing."""
+    out = _student(log_r, nodes.places[0][at], nodes.spreads[0][at], _NU[0])
+    out *= 1.0 - nodes.nothing
+    out.reshape(*out.shape[:2], _G, _Z)[..., -1] = nodes.nothing / (_UNIT * _STEP)
+    return out
+
+
 @attrs.define(eq=False)
 class _Nodes:
     """Nodes of one type's common numbers: locations and spreads of caused and background, with their log prior."""
@@ -132,12 +141,13 @@ class _Nodes:
     places: list[FloatArray]  # caused, background: location of every node
     spreads: list[FloatArray]
     priors: list[FloatArray]
+    nothing: float  # chance that an arm causes next to nothing
 
     @classmethod
     def around(cls, prior: TypePrior, typical: float, centres: Sequence[tuple[float, float]] | None) -> _Nodes:
         """Return nodes around the prior, or around centres (location, standard deviation) found before."""
         given = [(prior.caused, prior.caused_spreads), (prior.background, prior.background_spreads)]
-        out = cls([], [], [])
+        out = cls([], [], [], prior.nothing)
         for j, ((median, sd), spreads) in enumerate(given):
             middle = np.log(median * typical)
             centre, width = (middle, sd) if centres is None else centres[j]
@@ -245,7 +255,7 @@ def _tables(
         part = at[start : start + rows]
         own = cells.take(part)
         log_r, log_b = own.parts
-        of_r, of_b = _student(log_r, nodes.places[0], nodes.spreads[0], _NU[0]), _student(log_b, nodes.places[1], nodes.spreads[1], _NU[1])
+        of_r, of_b = _caused(log_r, nodes), _student(log_b, nodes.places[1], nodes.spreads[1], _NU[1])
         like = own.likelihood(measured, part, log_v)
         top = like.max(axis=(1, 2), keepdims=True)
         like = np.exp(like - top)
@@ -341,7 +351,7 @@ def _arm_draws(
             like = own.likelihood(measured, at, log_v)
             like = np.exp(like - like.max(axis=2, keepdims=True))
             of_b = _student(log_b, x.places[1][used_b], x.spreads[1][used_b], _NU[1])
-            of_r = _student(log_r, x.places[0][used_r], x.spreads[0][used_r], _NU[0])
+            of_r = _caused(log_r, x, used_r)
             weight = of_r[:, place_r.ravel()]
             weight *= of_b[:, place_b.ravel()]
             weight *= like if like.shape[1] == 1 else like[np.arange(len(at))[:, None], v_node]
