@@ -80,7 +80,8 @@ class BudgetDecider:
         risk: Tail of ``lower`` and ``cvar``, in (0, 0.5].
         learning_loss: Share of an arm's outcome that each change costs while the platform learns, for ``learning_days`` days. With it,
             a move is put off where waiting is worth more.
-        alike: Level of a test that all free arms earn the same; above it nothing moves between them. 1 switches it off.
+        alike: Level of a test that all free arms earn the same; above it nothing moves between them. 1 switches it off: among thousands of
+            thin arms (``gate="evidence"``) the test sees little, because each leans on its group.
         looks: Days of waiting that are weighed against acting; empty switches that off.
         scenarios: Simulated futures for it.
         discrepancy: Spread of the log of caused per credited conversion, each arm's own: what attribution may get wrong. It widens every

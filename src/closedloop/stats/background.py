@@ -126,7 +126,7 @@ def _student(x: FloatArray, place: FloatArray, spread: FloatArray, nu: int) -> F
     return np.asarray(np.reciprocal(root, out=root))
 
 
-def _caused(log_r: FloatArray, nodes: _Nodes, at: npt.NDArray[np.intp] | slice = slice(None)) -> FloatArray:
+def _caused(log_r: FloatArray, nodes: _Nodes, at: IntArray | slice = slice(None)) -> FloatArray:
     """Density of what arms cause around some nodes, (A, G * Z) -> (A, N, G * Z); the last of Z is the chance that it is next to nothing."""
     out = _student(log_r, nodes.places[0][at], nodes.spreads[0][at], _NU[0])
     out *= 1.0 - nodes.nothing
