@@ -1,5 +1,7 @@
 """Events to credited outcomes: windows, ties, cohorts, maturity, money, and what is refused."""
 
+import io
+import json
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -113,6 +115,10 @@ def test_a_conversion_type_is_chosen(batch_of):
     rows = [click("1", "u", 1.0), conversion("2", "u", 2.0, type="sale"), conversion("3", "u", 2.5, type="lead")]
     outcomes = WindowedAttribution(WINDOW, tags=TAGS, conversion_type="sale").attribute(batch_of(rows))
     assert (outcomes.n_conversions, outcomes.per_arm("credit").tolist()) == (1, [1.0])
+    same = WindowedAttribution(WINDOW, tags=TAGS, conversion_type="sale").attribute(batch_of(rows[:2]))  # no other type to leave out
+    assert (same.n_conversions, same.per_arm("credit").tolist()) == (1, [1.0])
+    none = WindowedAttribution(WINDOW, tags=TAGS, conversion_type="visit").attribute(batch_of(rows))  # nor any of the one asked for
+    assert (none.n_conversions, none.per_arm("credit").tolist()) == (0, [0.0])
 
 
 def test_cohorts_carry_exposures_spend_age_and_maturity(attribution, batch_of):
@@ -200,3 +206,44 @@ def test_a_restatement_replaces(attribution, batch_of):
     assert restated.per_arm("value").tolist() == reversed_order.per_arm("value").tolist() == [4.0]
     assert restated.n_conversions == 1
     assert restated.revision == base.revision + 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("history", "20000d"), ("lateness", "20000d"), ("delay_groups", ("creative",)), ("order", 0), ("order", 9), ("replicates", 19),
+        ("level", 0.0), ("level", 1.0), ("channel", "creative"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_named(field, value):
+    """Each setting outside its range, or naming a tag that arms do not have, is refused by its name."""
+    with pytest.raises(ConfigurationError) as caught:
+        WindowedAttribution(WINDOW, tags=TAGS, model="markov", **{field: value})
+    assert caught.value.field == field
+
+
+def test_history_older_than_kept_is_dropped(batch_of):
+    """After 30 kept days the first days' clicks, spend and path counts go; what is inside stays, day for day."""
+    layer = WindowedAttribution(WINDOW, tags=TAGS, model="markov", replicates=20, history="30d")
+    days = range(0, 60, 2)
+    rows = [click(f"k{d}", f"u{d}", d) for d in days] + [conversion(f"s{d}", f"u{d}", d + 0.5) for d in days]
+    rows += [{"id": f"c{d}", "kind": "spend", "at": DAY0 + d, "platform": "google", "campaign": "a", "cost": 1.0} for d in days]
+    found = layer.attribute(batch_of(rows))
+    later = layer.attribute(batch_of([click("end", "v", 75.0)]), state=found.state)
+    kept = [DAY0 + d for d in days if d >= 75 - 30]
+    assert sorted(later.cohorts.day.tolist()) == [*kept, DAY0 + 75]
+    assert sorted(later.spend.day.tolist()) == kept
+    assert later.per_arm("credit").sum() == pytest.approx(len(kept))
+
+
+def test_a_state_of_another_format_is_refused(attribution, batch_of):
+    """A format that this version does not know is named, with the one it does."""
+    saved = attribution.attribute(batch_of([click("1", "u", 1.0)])).state.to_bytes()
+    with np.load(io.BytesIO(saved)) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    header = json.loads(arrays["header"].tobytes()) | {"format": "closedloop-attribution-99"}
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    with pytest.raises(InputError, match="closedloop-attribution-99"):
+        attribution.load(out.getvalue())

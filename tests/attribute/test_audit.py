@@ -85,3 +85,13 @@ def test_models_that_disagree_and_touches_that_are_lost(outcomes, batch):
         f = finding(found, name)
         assert 0 < f.measured.low <= f.measured.high < 0.2
         assert "best arm" in f.mend
+
+
+def test_nothing_to_audit_is_quiet(batch_of):
+    """Without an arm no credit moves, whatever the model or the window; no finding is worse than ok."""
+    nothing = batch_of([])
+    report = PlatformReport(platform="google", conversions=0, window=AttributionWindow(click="3d", view="1d"))
+    found = audit(WindowedAttribution(WINDOW, tags=TAGS).attribute(nothing), [report], batch=nothing, tags=TAGS, repeats=3)
+    assert {f.severity for f in found} == {"ok"}
+    assert finding(found, "window_mismatch").measured.estimate == 0.0
+    assert "no arm gains or loses" in finding(found, "window_mismatch").mend

@@ -140,3 +140,16 @@ def test_paths_from_events_of_such_data_are_paths(batch_of):
         n = sum(r.get("quantity", 1) for r in rows if r["kind"] == "conversion")
         assert paths.conversions.sum() == n
         assert np.isfinite([paths.conversions, paths.value, paths.nulls]).all()
+
+
+def test_too_many_arms_met_by_one_user_are_refused(batch_of, monkeypatch):
+    """For participation pairs are counted by arm: past the limit the user's number of arms is named; at the limit all is well."""
+    from closedloop.attribute import journeys
+
+    batch = batch_of([click(f"t{i}", 1.0, platform=f"p{i}") for i in range(6)] + [sale("s", 2.0)])
+    layer = WindowedAttribution(WINDOW, tags=TAGS, participation=True)
+    monkeypatch.setattr(journeys, "_MOST_PAIRS", 6)
+    assert layer.attribute(batch).participation.per_arm("credit").tolist() == [1.0] * 6
+    monkeypatch.setattr(journeys, "_MOST_PAIRS", 5)
+    with pytest.raises(InputError, match="6 arms before one conversion"):
+        layer.attribute(batch)

@@ -93,3 +93,16 @@ def test_bad_tests_are_named(make):
     with pytest.raises(ClosedLoopError) as caught:
         make()
     assert caught.value.field
+
+
+def test_the_table_holds_each_interval(outcomes):
+    """One row per arm with attributed, share and caused, each with both ends, and where the share comes from."""
+    found = incremental(outcomes)
+    frame = found.to_frame()
+    assert len(frame) == len(outcomes.arms)
+    for name in ("attributed", "share", "caused"):
+        interval = getattr(found, name)
+        for column, end in ((name, interval.estimate), (f"{name}_low", interval.low), (f"{name}_high", interval.high)):
+            assert frame[column].tolist() == end.tolist()
+    assert frame["audience"].tolist() == [arm[1] for arm in outcomes.arms]
+    assert frame["source"].tolist() == list(found.source)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 
 import attrs
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from closedloop.attribute import PathCounts, attribute_paths, shapley_values
+from closedloop.attribute import paths as paths_module
 from closedloop.attribute.coalitions import inside
+from closedloop.attribute.markov import chain
 from closedloop.errors import ConfigurationError, InputError
 
 PATHS = st.lists(
@@ -209,6 +212,12 @@ def test_hostile_paths_give_right_sums_and_never_nan(model, paths, conversions, 
         (lambda: attribute_paths([" > ".join(f"c{i}" for i in range(21))], "shapley_rate"), ConfigurationError),
         (lambda: shapley_values([1.0, 2.0, 3.0]), InputError),
         (lambda: PathCounts.of_touches([0, 1], [0, 5], ["a"]), InputError),
+        (lambda: PathCounts.of_touches([0, 1], [0], ["a"]), InputError),
+        (lambda: PathCounts.of_touches([0, 2], [0, 0], ["a"], n_journeys=2), InputError),
+        (lambda: shapley_values([0.0, float("inf")]), InputError),
+        (lambda: attribute_paths(PathCounts.of(["a"]), conversions=[1]), ConfigurationError),
+        (lambda: attribute_paths(["a"], level=1.0), ConfigurationError),
+        (lambda: attribute_paths(["a"], replicates=19), ConfigurationError),
     ],
 )
 def test_bad_input_is_named(call, error):
@@ -265,3 +274,58 @@ def test_block_replicates_have_the_covariance_of_single_ones():
     found, expected = np.cov(block_replicates(sums, 4_000, rng), rowvar=False), units.T @ units
     scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
     assert found / scale == pytest.approx(expected / scale, abs=0.12)
+
+
+def test_journeys_numbered_and_timed_by_huge_integers_are_grouped_the_same():
+    """Where one sort of packed numbers would overflow, two keys are sorted instead: the journeys are those of Python's own sort."""
+    rng = np.random.default_rng(2)
+    journey, channel = rng.integers(0, 40, 300), rng.integers(0, 3, 300)
+    at = rng.integers(-(2**61), 2**61, 300)
+    found = PathCounts.of_touches(journey, channel, ["a", "b", "c"], at=at)
+    touches = sorted(zip(journey.tolist(), at.tolist(), channel.tolist(), strict=True))
+    assert found.codes.tolist() == [c for _, _, c in touches]
+    assert found.lengths.tolist() == np.bincount(journey, minlength=40).tolist()
+
+
+def test_rows_in_order_of_time_are_grouped_by_journey():
+    """Few journeys are packed into one sort, very many are not: either way touches keep their order within the journey."""
+    journey, channel = [2, 0, 2, 1, 0], [1, 0, 2, 2, 1]
+    for n in (3, 2**61):
+        paths = paths_module._grouped(np.array(journey), np.array(channel, dtype=np.int32), n)
+        assert paths.tolist() == [0, 1, 2, 1, 2]
+
+
+def test_journeys_without_any_touch_make_no_game():
+    """All value belongs to the empty coalition, and so to each larger one; no channel adds anything."""
+    paths = PathCounts.of_touches(np.empty(0, int), np.empty(0, int), ["a", "b"], n_journeys=3, conversions=[1, 2, 3])
+    assert inside(paths, paths.conversions).tolist() == [6.0] * 4
+    assert shapley_values(inside(paths, paths.conversions)).tolist() == [0.0, 0.0]
+
+
+def test_repeated_touches_of_many_channels_are_one_credit():
+    """With far more channels than touches, credits are those of a handful of channels: 2/3 of one journey is one credit, not two."""
+    few = attribute_paths(["a > b > a", "b"], "linear", conversions=[3, 1])
+    spare = PathCounts.of_touches([0, 0, 0, 1], [0, 1, 0, 1], [*"ab", *(f"z{i}" for i in range(60))], conversions=[3, 1])
+    many = attribute_paths(spare, "linear")
+    for end in ("low", "estimate", "high"):
+        assert getattr(many.conversions, end)[:2] == pytest.approx(getattr(few.conversions, end), rel=1e-12)
+    assert many.conversions.estimate[:2] == pytest.approx([2.0, 2.0])
+
+
+def test_a_chain_of_millions_of_possible_steps_holds_those_that_occur():
+    """With 60 channels at order 2 no table of all steps is made: kinds and counts of steps are those of a walk along the journeys."""
+    rng = np.random.default_rng(8)
+    journeys = [[f"{c:02d}" for c in rng.integers(0, 60, 8)] for _ in range(600)]
+    paths = PathCounts.of(journeys)
+    found = chain(paths, 2)
+    assert (found.n_states + 1) * found.n_states > 4_000_000
+    names = {tuple(p[max(0, i - 1) : i + 1]) for p in journeys for i in range(len(p))}
+    assert found.n_states == len(names)
+    walked = Counter()
+    for p in journeys:
+        for i in range(len(p)):
+            walked[tuple(p[max(0, i - 2) : i]), tuple(p[max(0, i - 1) : i + 1])] += 1
+    assert len(found.source) == len(walked)
+    assert sorted(np.bincount(found.step).tolist()) == sorted(walked.values())
+    assert (found.target[found.step] == found.state).all()
+    assert [paths.channels[found.ends[s]] for s in found.state] == [c for p in journeys for c in p]

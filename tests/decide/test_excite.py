@@ -11,7 +11,7 @@ from scipy.special import expit
 from closedloop.decide import BudgetDecider, Excitation
 from closedloop.decide.excite import power
 from closedloop.errors import ConfigurationError
-from closedloop.records.decision import Constraints
+from closedloop.records.decision import Constraints, GroupLimit
 from closedloop.stats.response import ResponsePrior
 from closedloop.stats.response_fit import DailyCounts, fit_response
 
@@ -92,3 +92,17 @@ def test_wrong_settings():
             Excitation(**wrong)
     with pytest.raises(ConfigurationError, match="excitation"):
         BudgetDecider(Constraints(max_changes=3), excitation=Excitation())
+
+
+def test_pairs_stay_inside_their_group(signals_of):
+    """Where a group has a ceiling, one of its arms never gives to one outside: each group keeps its sum, whatever the draw."""
+    arms = [("google", "a"), ("google", "b"), ("meta", "c"), ("meta", "d")]
+    signals = signals_of([20, 30, 25, 40], [100] * 4, arms=arms)
+    limits = Constraints(groups=[GroupLimit(tags={"platform": "google"}, ceiling=200)], **QUIET)
+    changed = []
+    for seed in range(6):
+        plan = BudgetDecider(limits, excitation=Excitation(block_days=8, max_cost=0.1, seed=seed), looks=()).decide(signals)
+        moves = {d.arm: d.after.units - d.before.units for d in plan.decisions}
+        assert sum(v for arm, v in moves.items() if arm[0] == "google") == pytest.approx(0.0)
+        changed.append(len(moves))
+    assert set(changed) == {0, 4}

@@ -199,3 +199,77 @@ def test_a_strange_platform_cap_does_not_confuse(signals_of):
     after = {d.arm: d.after.units for d in plan.decisions}
     assert sum(after.get(a, 100.0) for a in ARMS if a[0] == "meta") <= 200
     assert attrs.asdict(plan, recurse=False)["provenance"].get("guardrails", {}).get("platform_caps", {"meta": 200.0}) == {"meta": 200.0}
+
+
+C00 = ARMS[0]
+REFUSED = [
+    ({}, {"before": 90}, "it starts from"),
+    ({"targets": {C00: Target("google", "other")}}, {}, "is not the arm's"),
+    ({"blackouts": [(NOW, NOW + timedelta(hours=1))]}, {}, "blackout until 2024-10-04T13:00"),
+    ({"allow": [ARMS[1]]}, {}, "not on the allow list"),
+    ({"deny": [C00]}, {}, "on the deny list"),
+    ({"max_step": 0.04}, {}, "larger than 4%"),
+    ({"approve_above": 4.9}, {}, "needs a person's approval"),
+    ({"max_budget": 104}, {"after": 105}, "above the cap of 104.00"),
+    ({"max_budgets": {C00: 103}, "max_budget": 110}, {"after": 105}, "above the cap of 103.00"),
+    ({}, {"key": ""}, "no target or no id"),
+    ({}, {"p_gain": 1.01}, "no valid interval or probability"),
+    ({}, {"after": -1}, "no amount of zero or more"),
+]
+PASSED = [
+    {"targets": {C00: Target("google", "c00")}},
+    {"blackouts": [(NOW - timedelta(hours=1), NOW), (NOW + timedelta(seconds=1), NOW + timedelta(hours=1))]},
+    {"allow": [C00]},
+    {"deny": [ARMS[1]]},
+    {"max_step": 0.05},
+    {"approve_above": 5},
+    {"max_budget": 90},
+]
+
+
+@pytest.mark.parametrize(("caps", "made", "says"), REFUSED)
+def test_each_guardrail_refuses_in_its_own_words(signals_of, caps, made, says):
+    """A cut from 100 to 95 (or the rise named) is held by the one guardrail that it breaks, and the hold says which."""
+    amounts = {"before": 100, "after": 95, **made}
+    before, after = amounts.pop("before") * MICROS, amounts.pop("after") * MICROS
+    signals = signals_of([20] * 4, [100] * 4, arms=ARMS)
+    plan = Guardrails(Returns(plan_of(signals, [decision(C00, before, after, **amounts)])), **caps).decide(signals, now=NOW)
+    assert not plan.decisions
+    assert [h.arm for h in plan.holds] == [C00]
+    assert says in plan.holds[0].explanation
+
+
+@pytest.mark.parametrize("caps", PASSED)
+def test_a_move_at_the_edge_of_a_guardrail_passes(signals_of, caps):
+    """The same cut passes where a guardrail allows exactly it; a cut passes even above a cap, for it comes nearer to it."""
+    signals = signals_of([20] * 4, [100] * 4, arms=ARMS)
+    plan = Guardrails(Returns(plan_of(signals, [decision(C00, 100 * MICROS, 95 * MICROS)])), **caps).decide(signals, now=NOW)
+    assert [d.after.units for d in plan.decisions] == [95]
+    assert not plan.holds
+
+
+def test_an_amount_in_another_currency_is_refused(signals_of):
+    """Before and after in dollars where budgets are euros: held, whatever the figures."""
+    wrong = attrs.evolve(decision(C00, 0, 0), before=Money(100 * MICROS, "USD"), after=Money(95 * MICROS, "USD"))
+    signals = signals_of([20] * 4, [100] * 4, arms=ARMS)
+    plan = Guardrails(Returns(plan_of(signals, [wrong]))).decide(signals, now=NOW)
+    assert [h.explanation for h in plan.holds] == ["its amounts are in another currency"]
+
+
+def test_platform_caps_need_a_platform_tag(signals_of):
+    """Arms by campaign alone cannot be capped by platform: an error, not a cap that silently holds nothing."""
+    signals = signals_of([10, 30], [100, 100], arms=[("x",), ("y",)], columns=("campaign",))
+    with pytest.raises(ConfigurationError, match="platform_caps"):
+        Guardrails(BudgetDecider(), platform_caps={"google": 100}).decide(signals)
+
+
+def test_one_target_moves_once(signals_of):
+    """Two arms whose decisions name one budget: the first passes, the second is held, for a budget has one new amount."""
+    first, second = (
+        decision(C00, 100 * MICROS, 95 * MICROS, key="1"),
+        decision(ARMS[1], 100 * MICROS, 96 * MICROS, key="2", target=Target(*C00)),
+    )
+    signals = signals_of([20] * 4, [100] * 4, arms=ARMS)
+    plan = Guardrails(Returns(plan_of(signals, [first, second]))).decide(signals, now=NOW)
+    assert [d.arm for d in plan.decisions] == [C00]
+    assert [(h.arm, h.explanation) for h in plan.holds] == [(ARMS[1], "its target is moved already")]

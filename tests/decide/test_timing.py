@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
+import attrs
 import numpy as np
 import pytest
 
 from closedloop.decide import BudgetDecider
+from closedloop.decide.timing import share_seen
 from closedloop.records.decision import Constraints
 from closedloop.stats.response import ResponsePrior
 
@@ -114,3 +117,13 @@ def test_the_rule_has_less_regret_than_always_acting_and_always_waiting(signals_
             outcomes[policy] += play(signals_of, budgets_of, policy, truth, world)
     assert outcomes["rule"] > outcomes["act"]
     assert outcomes["rule"] >= outcomes["wait"] * (1 - 1e-9)
+
+
+def test_what_days_of_waiting_show(signals_of):
+    """Of the cohorts of ``k`` days, each is seen for its age: the mean of the curve's first k shares; all of it where no delay is known."""
+    signals = signals_of([10, 30], [100, 100])  # a window of 7 days, an eighth more each day
+    seen = next(iter(signals.outcomes.delay.values())).share_seen
+    for days in (1.0, 3.0):
+        assert share_seen(SimpleNamespace(signals=signals), days) == pytest.approx(np.mean(seen[: int(days)]))
+    bare = attrs.evolve(signals.outcomes, delay={})
+    assert share_seen(SimpleNamespace(signals=attrs.evolve(signals, outcomes=bare)), 3.0) == 1.0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from closedloop.stats.gamma_mixture import mixture_cdf, mixture_quantile
-from closedloop.stats.gamma_poisson import fit_group_priors, pearson_dispersion, pearson_sums, posterior_mixture
+from closedloop.stats.gamma_poisson import _thinned, fit_group_priors, pearson_dispersion, pearson_sums, posterior_mixture
 
 component = st.tuples(st.floats(0.05, 5000), st.floats(1e-2, 1e6), st.floats(0.01, 1.0))
 
@@ -140,3 +140,16 @@ def test_quantile_of_a_mixture_of_far_apart_rates():
     x = mixture_quantile(0.5, shape, rate, weight)
     found = (weight * stats.gamma.cdf(x[:, None], shape, scale=1 / rate)).sum()
     assert abs(found - 0.5) < 0.5e-4
+
+
+@pytest.mark.parametrize("size", [50, 51, 200, 201, 5000])
+def test_a_large_group_is_thinned_evenly(size):
+    """About the limit is kept of a large group, spread evenly over its exposures (by Kolmogorov and Smirnov); a small one stays whole."""
+    rng = np.random.default_rng(size)
+    exposure, group = rng.lognormal(4, 1, size + 20), np.repeat([0, 1], [size, 20])
+    kept = _thinned(np.ones(size + 20), exposure, group, 50)
+    assert len(set(kept.tolist())) == len(kept)
+    large = kept[group[kept] == 0]
+    assert len(kept) - len(large) == 20
+    assert len(large) == 50 if size <= 50 else 25 <= len(large) <= 51
+    assert stats.ks_2samp(exposure[large], exposure[:size]).statistic < (0.06 if size <= 200 else 0.2)

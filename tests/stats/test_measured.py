@@ -80,3 +80,18 @@ def test_a_test_of_several_arms_is_shared_and_trusted_less():
     assert measured.moved.tolist() == [pytest.approx(np.hypot(0.2, 0.5))] * 2
     stated = row(LiftResult(where={"platform": "meta"}, attributed=40.0, estimate=12.0, standard_error=3.0), found)
     assert [stated.effect[0], stated.error[0], stated.arm[0]] == [12.0, 3.0, 1]
+
+
+def test_a_test_of_no_arm_counts_nothing():
+    """One that covers an arm without exposures adds no row; beside another test it leaves that one as it is."""
+    found = outcomes((1.0, 1.0))
+    test = LiftResult(where={"platform": "google"}, attributed=40.0, exposures=4000.0, **COUNTS)
+    gone = attrs.evolve(test, where={"platform": "tiktok"})
+    rate = np.array([0.01, 0.01])
+    alone, covered = measured_by(CausalEvidence(tests=[test]), found, ARMS, np.array([6000.0, 6000.0]), rate)
+    both, covered_too = measured_by(CausalEvidence(tests=[gone, test]), found, ARMS, np.array([6000.0, 6000.0]), rate)
+    assert covered.tolist() == covered_too.tolist() == [True, False]
+    assert both.control.tolist() == alone.control.tolist() == [20.0]
+    none, covered_none = measured_by(CausalEvidence(tests=[gone]), found, ARMS, np.array([6000.0, 6000.0]), rate)
+    assert not len(none.control)
+    assert not covered_none.any()

@@ -53,3 +53,11 @@ def test_one_count_has_garwoods_interval(count: int, level: float) -> None:
     for wrong in (-1, math.nan):
         with pytest.raises(ConfigurationError):
             count_interval(wrong)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 90.0])
+def test_a_level_is_a_share(level: float) -> None:
+    """A level of 90 where 0.9 was meant, and the ends themselves, are refused by name."""
+    for call in (lambda: count_interval(5, level=level), lambda: ratio_interval(5, 1.0, 5, 1.0, level=level)):
+        with pytest.raises(ConfigurationError, match="level"):
+            call()

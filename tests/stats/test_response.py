@@ -201,3 +201,16 @@ def test_rows_without_spend_are_left_out():
     )  # fmt: skip
     found = fit_response(data, np.ones(2), ResponsePrior(), today=5)
     np.testing.assert_allclose(found.response.location, 0.75)
+
+
+def test_beyond_the_grid_laplace_says_nearly_the_same(monkeypatch):
+    """Where there are too many rows for quadrature, mode and curvature stand in: within a fifth of a standard deviation of the moments."""
+    from closedloop.stats import response_fit
+
+    data = daily(np.random.default_rng(4), 6, 60, lambda x: x**0.6, 200.0, spend_spread=0.5)
+    exact = fit_response(data, np.full(6, 100.0), ResponsePrior(), today=60).response
+    monkeypatch.setattr(response_fit, "_CELLS", 0)
+    rough = fit_response(data, np.full(6, 100.0), ResponsePrior(), today=60).response
+    assert np.abs(rough.location - exact.location).max() < 0.2 * exact.scale.min()
+    np.testing.assert_allclose(rough.scale, exact.scale, rtol=0.1)
+    assert not np.array_equal(rough.location, exact.location)

@@ -150,3 +150,32 @@ def test_conflicts_are_named():
         fill(curves, np.ones(3), np.full(3, 2.0), 5.0, [Group(members=np.array([0, 1]), low=5.0, name="search")])
     with pytest.raises(InvariantError, match="cross"):
         fill(curves, np.ones(3), np.full(3, 2.0), 5.0, [Group(members=np.array([0, 1])), Group(members=np.array([1, 2]))])
+
+
+def test_ends_that_contradict_each_other_are_refused():
+    """A floor above its ceiling, a negative floor and an open ceiling."""
+    curves = Curves.power_law(level=np.ones(2), at=np.ones(2), exponent=np.full((2, 1), 0.5))
+    for low, high in (([0, 3], [2, 2]), ([-1, 0], [2, 2]), ([0, 0], [2, np.inf])):
+        with pytest.raises(InfeasibleError, match="ends of the arms"):
+            fill(curves, np.array(low, dtype=float), np.array(high, dtype=float), 2.0)
+
+
+def test_no_arms_take_nothing():
+    """Without arms only a total of zero can be met."""
+    none = Curves(scale=np.empty((0, 1)), shift=np.empty((0, 1)), power=np.empty((0, 1)))
+    assert len(fill(none, np.empty(0), np.empty(0), 0.0).spend) == 0
+    with pytest.raises(InfeasibleError, match="total of 1"):
+        fill(none, np.empty(0), np.empty(0), 1.0)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_cut_short_it_still_keeps_every_end_and_the_total(rounds):
+    """Whatever the number of rounds, the sum is exact and the ends hold; more rounds are worth no less."""
+    rng = np.random.default_rng(rounds)
+    curves = random_curves(rng, 8, 3)
+    low, high = rng.uniform(0, 2, 8), rng.uniform(10, 40, 8)
+    short, whole = fill(curves, low, high, 100.0, rounds=rounds), fill(curves, low, high, 100.0)
+    assert short.evaluations <= rounds < whole.evaluations
+    assert short.spend.sum() == pytest.approx(100.0, rel=1e-12)
+    assert np.all((short.spend >= low) & (short.spend <= high))
+    assert curves.value(short.spend).sum() <= curves.value(whole.spend).sum() * (1 + 1e-12)

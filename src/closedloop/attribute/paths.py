@@ -27,10 +27,8 @@ def _counts(values: Any, name: str, n: int) -> FloatArray:
         raise InputError(f"{name} needs one number for each path", name, column.shape, f"give {n} numbers")
     if column.min(initial=0.0) >= 0 and column.max(initial=0.0) < np.inf:  # NaN is neither
         return column
-    wrong = np.flatnonzero(~np.isfinite(column) | (column < 0))
-    if len(wrong):
-        raise InputError(f"{name} of path {int(wrong[0])} is no count", name, float(column[wrong[0]]), "use finite numbers from 0 up")
-    return column
+    wrong = int(np.flatnonzero(~np.isfinite(column) | (column < 0))[0])
+    raise InputError(f"{name} of path {wrong} is no count", name, float(column[wrong]), "use finite numbers from 0 up")
 
 
 def exact_sum(column: FloatArray) -> float:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON knows it: arms as lists, times as text, numpy numbers as numbers, infinities as text.
+    """Return a value as JSON knows it: arms as lists, numpy numbers as numbers, infinities as text.
 
     >>> plain({("a", None): np.float64("inf"), "n": (1, 2)})
     {'["a", null]': 'inf', 'n': [1, 2]}
@@ -38,8 +38,6 @@ def plain(value: Any) -> Any:
         return {k if isinstance(k, str) else json.dumps(plain(k)): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
-    if isinstance(value, datetime):
-        return value.isoformat()
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not np.isfinite(value):
