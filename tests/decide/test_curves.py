@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit
 
 from closedloop.decide import BudgetDecider
-from closedloop.decide.curves import learn
+from closedloop.decide.curves import daily_counts, learn
 from closedloop.records.decision import Constraints
 from closedloop.records.outcomes import Cohorts, SpendDays
 from closedloop.stats.response import ResponsePrior
@@ -70,3 +70,38 @@ def test_the_part_of_today_is_left_out(signals_of):
     signals = signals_of([20], [100])
     early = attrs.evolve(signals, outcomes=attrs.evolve(signals.outcomes, watermark={"google": (TODAY - 28) * 86_400_000_000}))
     assert learn(early, np.full(1, 100.0), ResponsePrior(), 0.5).response.prior_share[0] == 1.0
+
+
+def test_daily_counts_are_those_of_a_loop_over_rows(signals_of):
+    """Clicks, and credit of all kinds with its share seen, by arm and day with spend; arms left out and days without spend do not count."""
+    rng = np.random.default_rng(4)
+    outcomes = signals_of([10, 20, 30], [100, 100, 100], days=6).outcomes
+    c = outcomes.cohorts
+    views = attrs.evolve(c, kind=np.ones_like(c.kind), exposures=c.exposures * 3, credit=c.credit * 0.5)
+    both = {
+        f.name: np.concatenate([getattr(c, f.name), getattr(views, f.name)]) for f in attrs.fields(type(c)) if f.name != "participation"
+    }
+    order = np.lexsort((both["kind"], both["day"], both["arm"]))
+    both = {k: v[order] for k, v in both.items()} | {"maturity": rng.uniform(0.2, 1.0, len(order)), "credit": rng.normal(2, 2, len(order))}
+    spend = outcomes.spend
+    some = np.arange(len(spend.day)) % 4 != 1
+    less = attrs.evolve(spend, arm=spend.arm[some], day=spend.day[some], spend=rng.uniform(50, 150, some.sum()))
+    made = attrs.evolve(outcomes, cohorts=attrs.evolve(c, **both), spend=less)
+    clicks, credits = daily_counts(made, np.array([1, -1, 0]))
+    wanted = []
+    for arm, day, amount in zip(less.arm, less.day, less.spend, strict=True):
+        if arm == 1:
+            continue
+        at = (both["arm"] == arm) & (both["day"] == day)
+        x, m = both["exposures"][at], both["maturity"][at]
+        seen = x[both["kind"][at] == 0].sum()
+        wanted.append(({0: 1, 2: 0}[int(arm)], int(day), amount, seen, max(both["credit"][at].sum(), 0.0), (x * m).sum() / x.sum()))
+    for column, name in enumerate(("arm", "day", "spend")):
+        for found in (clicks, credits):
+            assert getattr(found, name).tolist() == [w[column] for w in wanted]
+    np.testing.assert_allclose(clicks.count, [w[3] for w in wanted])
+    np.testing.assert_allclose(credits.count, [w[4] for w in wanted])
+    np.testing.assert_allclose(credits.maturity, [w[5] for w in wanted])
+    assert set(clicks.maturity) == {1.0}
+    nothing = attrs.evolve(less, arm=less.arm[:0], day=less.day[:0], spend=less.spend[:0])
+    assert all(len(part.count) == 0 for part in daily_counts(attrs.evolve(made, spend=nothing), np.arange(3)))

@@ -273,3 +273,13 @@ def test_one_target_moves_once(signals_of):
     plan = Guardrails(Returns(plan_of(signals, [first, second]))).decide(signals, now=NOW)
     assert [d.arm for d in plan.decisions] == [C00]
     assert [(h.arm, h.explanation) for h in plan.holds] == [(ARMS[1], "its target is moved already")]
+
+
+def test_budgets_say_the_currency(signals_of, budgets_of):
+    """Budgets in dollars: a decision in dollars passes, whatever currency the outcomes are in; one in euros does not."""
+    signals = signals_of([20] * 4, [100] * 4, arms=ARMS)
+    euros = decision(C00, 100 * MICROS, 95 * MICROS)
+    dollars = attrs.evolve(euros, before=Money(100 * MICROS, "USD"), after=Money(95 * MICROS, "USD"))
+    for made, passes in ((dollars, True), (euros, False)):
+        plan = Guardrails(Returns(plan_of(signals, [made]))).decide(signals, budgets_of(signals, [100] * 4, "USD"), now=NOW)
+        assert bool(plan.decisions) == passes
