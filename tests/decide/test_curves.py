@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit
 
 from closedloop.decide import BudgetDecider
-from closedloop.decide.curves import daily_counts, learn
+from closedloop.decide.curves import _DAYS, daily_counts, learn
 from closedloop.records.decision import Constraints
 from closedloop.records.outcomes import Cohorts, SpendDays
 from closedloop.stats.response import ResponsePrior
@@ -105,3 +105,40 @@ def test_daily_counts_are_those_of_a_loop_over_rows(signals_of):
     assert set(clicks.maturity) == {1.0}
     nothing = attrs.evolve(less, arm=less.arm[:0], day=less.day[:0], spend=less.spend[:0])
     assert all(len(part.count) == 0 for part in daily_counts(attrs.evolve(made, spend=nothing), np.arange(3)))
+
+
+def with_a_day(signals, day):
+    """The signals with one more day of the first arm: five times its usual spend, and as many clicks as ever."""
+    c, s = signals.outcomes.cohorts, signals.outcomes.spend
+    more = {
+        "arm": 0,
+        "day": day,
+        "kind": 0,
+        "exposures": 400.0,
+        "credit": 20.0,
+        "credit_squared": 20.0,
+        "maturity": 1.0,
+        "age": TODAY - day,
+    }
+    rows = {f.name: np.append(getattr(c, f.name), more.get(f.name, 0)).astype(getattr(c, f.name).dtype) for f in attrs.fields(type(c))}
+    order = np.lexsort((rows["day"], rows["arm"]))
+    spend = {"arm": np.append(s.arm, 0), "day": np.append(s.day, day), "spend": np.append(s.spend, 500.0)}
+    outcomes = attrs.evolve(
+        signals.outcomes,
+        cohorts=attrs.evolve(c, **{k: v[order] for k, v in rows.items()}),
+        spend=attrs.evolve(s, **{k: v[order].astype(getattr(s, k).dtype) for k, v in spend.items()}),
+    )
+    return attrs.evolve(signals, outcomes=outcomes)
+
+
+def test_days_that_teach_are_whole_and_not_too_old(signals_of):
+    """Today's rows, a part of a day, change nothing, nor do those older than the window; its first day does."""
+    signals = varied(signals_of([20] * 2, [100] * 2), 1, [0.4, 0.8])
+
+    def learned(given):
+        return learn(given, np.full(2, 100.0), ResponsePrior(), 1.0).response.location.tolist()
+
+    plain = learned(signals)
+    assert learned(with_a_day(signals, TODAY)) == plain
+    assert learned(with_a_day(signals, TODAY - _DAYS - 1)) == plain
+    assert learned(with_a_day(signals, TODAY - _DAYS)) != plain
