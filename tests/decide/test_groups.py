@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
+from closedloop.decide import BudgetDecider
 from closedloop.decide.groups import room_of, within
+from closedloop.records.decision import Constraints, GroupLimit
 from closedloop.stats.waterfill import Group
 
 
@@ -56,3 +58,16 @@ def test_two_groups_of_the_same_arms_are_nested_by_name():
     for groups in ((one, two), (two, one)):
         assert within(0.0, groups, low, high) == 3.0
         assert within(100.0, groups, low, high) == 15.0
+
+
+@pytest.mark.parametrize(("ceiling", "rises"), [(195, True), (185, False)])
+def test_no_budget_rises_to_its_floor_in_a_group_that_has_to_fall(signals_of, ceiling, rises):
+    """A floor of 110 needs 190 of the group: with room for them it is met, and the sum is; with less the arm stays and says why."""
+    signals = signals_of([20, 20, 20], [100, 100, 100], arms=[("google", "a"), ("google", "b"), ("meta", "c")])
+    limits = Constraints(floors={("google", "a"): 110}, groups=[GroupLimit(tags={"platform": "google"}, ceiling=ceiling)], gate="evidence")
+    plan = BudgetDecider(limits).decide(signals)
+    after = dict.fromkeys(signals.arms, 100.0) | {d.arm: d.after.units for d in plan.decisions}
+    assert after["google", "a"] == (110 if rises else 100)
+    assert after["google", "a"] + after["google", "b"] <= ceiling
+    words = " ".join(h.explanation for h in plan.holds)
+    assert ("could only rise" in words) != rises

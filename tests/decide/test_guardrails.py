@@ -283,3 +283,40 @@ def test_budgets_say_the_currency(signals_of, budgets_of):
     for made, passes in ((dollars, True), (euros, False)):
         plan = Guardrails(Returns(plan_of(signals, [made]))).decide(signals, budgets_of(signals, [100] * 4, "USD"), now=NOW)
         assert bool(plan.decisions) == passes
+
+
+FOUR = [(0, 110, "a"), (1, 94, "b"), (2, 108, "c"), (3, 95, "d")]  # rises of 10 and 8, cuts of 6 and 5: the sum grows by 7
+SUMS = [
+    ({}, "abcd", ""),
+    ({"total_cap": 407}, "abcd", ""),
+    ({"total_cap": 406.99}, "abd", "all budgets would pass the cap of 406.99"),
+    ({"platform_caps": {"google": 204}}, "abcd", ""),
+    ({"platform_caps": {"google": 203.99}}, "bcd", "google would pass its cap of 203.99"),
+    ({"platform_caps": {"meta": 203, "google": 300}}, "abcd", ""),
+    ({"platform_caps": {"meta": 202}}, "abd", "meta would pass its cap of 202.00"),
+    ({"max_daily_move": 29}, "abcd", ""),
+    ({"max_daily_move": 28.99}, "abd", "the day's moves would pass 28.99"),
+    ({"max_daily_move": 16}, "b", "the day's moves would pass 16.00"),
+]
+
+
+@pytest.mark.parametrize(("caps", "left", "says"), SUMS)
+def test_sums_are_cut_to_their_limit_and_no_further(signals_of, caps, left, says):
+    """Of four moves the most valuable that fit stay, less rises that refused cuts would have paid for; at its limit a sum loses none."""
+    made = [decision(ARMS[i], 100 * MICROS, after * MICROS, key=key) for i, after, key in FOUR]
+    signals = signals_of([20] * 4, [100] * 4, arms=ARMS)
+    plan = Guardrails(Returns(plan_of(signals, made)), **caps).decide(signals, now=NOW)
+    assert "".join(d.decision_id for d in plan.decisions) == left
+    assert {d.decision_id for d in plan.decisions} | {h.triggers["decision_id"] for h in plan.holds} == set("abcd")
+    assert all(h.explanation == says or "cuts that would pay" in h.explanation for h in plan.holds)
+    assert says in {h.explanation for h in plan.holds} | {""}
+    assert [h.triggers["wanted"] for h in plan.holds if h.triggers["decision_id"] == "a"] in ([], [110.0])
+
+
+def test_what_moved_earlier_today_counts(signals_of):
+    """With 8 moved already, 21 of 29 are left, which three of the four moves take; with all 29 moved nothing is left."""
+    made = [decision(ARMS[i], 100 * MICROS, after * MICROS, key=key) for i, after, key in FOUR]
+    signals = signals_of([20] * 4, [100] * 4, arms=ARMS)
+    for moved, left in ((0, "abcd"), (8, "abd"), (29, "")):
+        plan = Guardrails(Returns(plan_of(signals, made)), max_daily_move=29).decide(signals, now=NOW, moved_today=moved)
+        assert "".join(d.decision_id for d in plan.decisions) == left
