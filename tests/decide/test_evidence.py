@@ -101,3 +101,20 @@ def test_alike_is_cochrans_test():
     assert chance_of_alike(p, np.array([True, False, True, False])) == 0.0
     two = chance_of_alike(p, np.array([True, True, False, False]))
     assert two == pytest.approx(chi2.sf(np.diff(seen[:2])[0] ** 2 / (1 / weight[:2]).sum(), 1), rel=1e-3)
+
+
+def test_alike_allows_for_what_each_curve_was_learned_from():
+    """Half of a curve's own spread, learned from its own data, adds its variance times the squared slope of the log elasticity."""
+    count, value = np.array([500.0, 800.0, 400.0]), np.array([1.0, 1.2, 0.9])
+    response = Response(
+        shape=np.full(3, POWER), location=np.full(3, np.log(0.6 / 0.4)), scale=np.full(3, 0.5), common=np.full(3, 0.3),
+        at=np.full(3, 100.0), prior_share=np.full(3, 0.5),
+    )  # fmt: skip
+    p = SimpleNamespace(
+        signals=SimpleNamespace(effective_volume=count), response=response, curves=response.curves(value), doubt=np.zeros(3),
+        limits=SimpleNamespace(now=np.full(3, 100.0)),
+    )  # fmt: skip
+    own = (0.5**2 - 0.3**2) * 0.5 * (1 - 0.6) ** 2  # of log expit(theta) the slope is 1 - expit(theta)
+    seen, weight = np.log(value), 1 / (1 / count + own)
+    q = (weight * (seen - (weight * seen).sum() / weight.sum()) ** 2).sum()
+    assert chance_of_alike(p, np.ones(3, dtype=bool)) == pytest.approx(chi2.sf(q, 2), rel=1e-3)
