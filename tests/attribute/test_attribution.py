@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from closedloop.attribute import WindowedAttribution, credit_intervals
+from closedloop.attribute.cohorts import closed_before
 from closedloop.errors import ConfigurationError, InputError, WindowMismatchError
 from closedloop.interfaces import AttributionFeedback
 from closedloop.records.batch import EventBatch
@@ -247,3 +248,18 @@ def test_a_state_of_another_format_is_refused(attribution, batch_of):
     np.savez(out, **arrays)
     with pytest.raises(InputError, match="closedloop-attribution-99"):
         attribution.load(out.getvalue())
+
+
+def test_the_first_open_day_of_a_feed_that_lags_is_not_mature(attribution, batch_of):
+    """A day is settled by the newest data of all platforms; the day after the last settled one matures with its own platform's feed."""
+    rows = [click(f"g{d}", f"u{d}", d) for d in range(15, 25)]
+    rows += [{"id": "m", "kind": "click", "user": "m", "at": DAY0 + 30.0, "platform": "meta", "campaign": "a"}]
+    found = attribution.attribute(batch_of(rows))
+    closed = closed_before(found.state)
+    google = {
+        int(d): m
+        for a, d, m in zip(found.cohorts.arm, found.cohorts.day, found.cohorts.maturity, strict=True)
+        if found.arms[a][0] == "google"
+    }
+    assert DAY0 + 15 < closed < DAY0 + 24
+    assert all((m == 1.0) == (d < closed) for d, m in google.items())

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from closedloop.attribute import PathCounts, attribute_paths, shapley_values
 from closedloop.attribute import paths as paths_module
 from closedloop.attribute.coalitions import inside
-from closedloop.attribute.markov import chain
+from closedloop.attribute.global_credit import markov_replicates
+from closedloop.attribute.markov import Steps, chain, removal_effects
 from closedloop.errors import ConfigurationError, InputError
 
 PATHS = st.lists(
@@ -329,3 +330,18 @@ def test_a_chain_of_millions_of_possible_steps_holds_those_that_occur():
     assert sorted(np.bincount(found.step).tolist()) == sorted(walked.values())
     assert (found.target[found.step] == found.state).all()
     assert [paths.channels[found.ends[s]] for s in found.state] == [c for p in journeys for c in p]
+
+
+def test_replicates_at_once_are_each_of_them_alone():
+    """Effects on conversions and on revenue, and the probability of conversion, of many replicates are those of one at a time."""
+    rng = np.random.default_rng(3)
+    rows = [list(rng.choice(list("abcd"), size=rng.integers(1, 6))) for _ in range(40)]
+    paths = PathCounts.of(rows, conversions=rng.integers(0, 4, 40), nulls=rng.integers(1, 5, 40), value=rng.uniform(0, 30, 40))
+    links = chain(paths, 1)
+    drawn = markov_replicates(paths, links, 12, np.random.default_rng(4))
+    together = removal_effects(links, drawn, 4)
+    for b in range(12):
+        one = removal_effects(links, Steps(**{f.name: getattr(drawn, f.name)[b] for f in attrs.fields(Steps)}), 4)
+        for all_of_them, alone in zip(together, one, strict=True):
+            np.testing.assert_allclose(all_of_them[b], alone, atol=1e-12)
+    assert not np.allclose(together[0], together[1])
