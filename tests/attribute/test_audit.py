@@ -1,8 +1,10 @@
 """The audit on events with known faults: each check finds its fault, with its size, and stays quiet without it."""
 
+import numpy as np
 import pytest
 
 from closedloop.attribute import LiftResult, PlatformReport, WindowedAttribution, audit
+from closedloop.attribute.audit import _dropped, _split
 from closedloop.errors import InputError
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow
@@ -95,3 +97,26 @@ def test_nothing_to_audit_is_quiet(batch_of):
     assert {f.severity for f in found} == {"ok"}
     assert finding(found, "window_mismatch").measured.estimate == 0.0
     assert "no arm gains or loses" in finding(found, "window_mismatch").mend
+
+
+def test_lost_and_split_touches_are_touches_of_known_users(batch_of):
+    """At a share of one every touch of a known user goes elsewhere (or is lost); conversions, spend and touches without users stay."""
+    rows = [
+        {"id": "1", "kind": "click", "user": "u", "at": DAY0, "platform": "meta", "campaign": "x"},
+        {"id": "2", "kind": "impression", "user": "v", "at": DAY0, "platform": "meta", "campaign": "x"},
+        {"id": "3", "kind": "click", "at": DAY0, "platform": "meta", "campaign": "x"},
+        {"id": "4", "kind": "spend", "at": DAY0, "platform": "meta", "campaign": "x", "cost": 1.0},
+        {"id": "5", "kind": "conversion", "user": "u", "at": DAY0 + 1},
+    ]
+    batch, rng = batch_of(rows), np.random.default_rng(0)
+
+    def users(b):
+        return [b.user_id.vocab[c] if c >= 0 else None for c in b.user_id.codes]
+
+    assert users(_split(batch, 1.0, rng)) == ["u elsewhere", "v elsewhere", None, None, "u"]
+    assert users(_split(batch, 0.0, rng)) == users(batch)
+    assert _dropped(batch, 1.0, rng).event_id.tolist() == ["4", "5"]
+    assert _dropped(batch, 0.0, rng).event_id.tolist() == list("12345")
+    many = batch_of([{**rows[0], "id": str(i), "user": f"u{i}"} for i in range(4000)])
+    assert len(_dropped(many, 0.1, rng)) / 4000 == pytest.approx(0.9, abs=0.02)
+    assert np.mean(["elsewhere" in u for u in users(_split(many, 0.1, rng))]) == pytest.approx(0.1, abs=0.02)
