@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit
 
 from closedloop.decide import BudgetDecider
-from closedloop.decide.curves import _DAYS, daily_counts, learn
+from closedloop.decide.curves import _DAYS, _RECENT_DAYS, daily_counts, learn
 from closedloop.records.decision import Constraints
 from closedloop.records.outcomes import Cohorts, SpendDays
 from closedloop.stats.response import ResponsePrior
@@ -142,3 +142,23 @@ def test_days_that_teach_are_whole_and_not_too_old(signals_of):
     assert learned(with_a_day(signals, TODAY)) == plain
     assert learned(with_a_day(signals, TODAY - _DAYS - 1)) == plain
     assert learned(with_a_day(signals, TODAY - _DAYS)) != plain
+
+
+def test_what_a_moving_budget_brought_on_average(signals_of):
+    """A recent week of 50 and 150 in turns brings the mean of the curve there, less than at 100; clicks scatter by their root."""
+    prior = ResponsePrior(power=(np.log(0.6 / 0.4), 1e-6), hill=(np.log(0.6 / 0.4), 1e-6))
+    base = signals_of([20] * 2, [100] * 2, days=DAYS)
+    c, s = base.outcomes.cohorts, base.outcomes.spend
+    turns = np.where(np.arange(len(s.day)) % 2 == 0, 50.0, 150.0) * (s.arm == 0) + 100.0 * (s.arm == 1)
+    last = s.day >= TODAY - _RECENT_DAYS
+    at = np.array([turns[last & (s.arm == a)].mean() for a in (0, 1)])
+    made = attrs.evolve(base, outcomes=attrs.evolve(base.outcomes, spend=attrs.evolve(s, spend=turns)))
+    found = learn(made, at, prior, 1.0)
+    curve = found.response.take(np.array([0]))
+    ratios = [curve.ratio(np.array([x]), curve.location[None])[0][0] for x in turns[last & (s.arm == 0)]]
+    assert found.uneven == pytest.approx([np.mean(ratios), 1.0], rel=1e-6)
+    assert found.uneven[0] < 0.995
+    clicks = np.bincount(c.arm[last], weights=c.exposures[last])
+    assert found.scatter[1] == pytest.approx(np.sqrt(1 / clicks[1]), rel=0.35)
+    other = learn(made, at * 1.02, prior, 1.0)  # signals that speak of other days: nothing is known of the week
+    assert other.uneven.tolist() == [1.0, 1.0]
