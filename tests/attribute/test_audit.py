@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from closedloop.attribute import LiftResult, PlatformReport, WindowedAttribution, audit
-from closedloop.attribute.audit import _dropped, _split
+from closedloop.attribute.audit import _dropped, _split, proportion
 from closedloop.errors import InputError
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow
@@ -120,3 +121,25 @@ def test_lost_and_split_touches_are_touches_of_known_users(batch_of):
     many = batch_of([{**rows[0], "id": str(i), "user": f"u{i}"} for i in range(4000)])
     assert len(_dropped(many, 0.1, rng)) / 4000 == pytest.approx(0.9, abs=0.02)
     assert np.mean(["elsewhere" in u for u in users(_split(many, 0.1, rng))]) == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize(("claimed", "severity"), [(205, "ok"), (210, "ok"), (225, "warning"), (240, "critical"), (400, "critical")])
+def test_how_bad_a_double_claim_is(outcomes, claimed, severity):
+    """A twentieth of all claims is the threshold; critical is what surely passes twice of it; the words say the surplus."""
+    f = finding(audit(outcomes, [PlatformReport(platform="meta", conversions=claimed)]), "claimed_twice")
+    share = (claimed - 200) / claimed
+    low = stats.beta.ppf(0.05, claimed - 200 + 0.5, 200 + 0.5)
+    assert f.measured.estimate == pytest.approx(share)
+    assert f.measured.low == pytest.approx(low)
+    assert f.measured.high == pytest.approx(stats.beta.ppf(0.95, claimed - 200 + 0.5, 200 + 0.5))
+    assert f.severity == severity == ("critical" if low > 0.1 else "warning" if share > 0.05 else "ok")
+    assert f"claim {claimed} conversions, 200 happened: {claimed - 200} or more" in f.evidence
+
+
+def test_a_share_of_nothing_may_be_anything():
+    """From 0 to 1; all of few is an interval that ends at 1, none of few one that begins at 0."""
+    assert (proportion(0, 0).low, proportion(0, 0).estimate, proportion(0, 0).high) == (0.0, 0.0, 1.0)
+    some, none = proportion(3, 3), proportion(0, 3)
+    assert (some.estimate, some.high, none.low, none.estimate) == (1.0, 1.0, 0.0, 0.0)
+    assert some.low == pytest.approx(stats.beta.ppf(0.05, 3.5, 0.5))
+    assert none.high == pytest.approx(1 - some.low)
