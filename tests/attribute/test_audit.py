@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from closedloop.attribute import LiftResult, PlatformReport, WindowedAttribution, audit
-from closedloop.attribute.audit import _dropped, _split, proportion
+from closedloop.attribute.audit import _dropped, _moved, _split, proportion
 from closedloop.errors import InputError
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow
@@ -143,3 +143,11 @@ def test_a_share_of_nothing_may_be_anything():
     assert (some.estimate, some.high, none.low, none.estimate) == (1.0, 1.0, 0.0, 0.0)
     assert some.low == pytest.approx(stats.beta.ppf(0.05, 3.5, 0.5))
     assert none.high == pytest.approx(1 - some.low)
+
+
+def test_credit_that_changes_hands_is_half_of_all_changes():
+    """An arm that one side does not know has a share of nothing there; who gains and who loses most is said with how much."""
+    moved, words = _moved({("a",): 0.6, ("b",): 0.4}, {("b",): 0.3, ("c", None): 0.7})
+    assert moved == pytest.approx(0.7)
+    assert words == "c / ? would gain 70.0% of all credit, a would lose 60.0%"
+    assert _moved({("a",): 1.0}, {("a",): 1.0})[0] == 0.0

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit
 
 from closedloop.decide import BudgetDecider
-from closedloop.decide.curves import _DAYS, _RECENT_DAYS, daily_counts, learn
+from closedloop.decide.curves import _DAYS, _RECENT_DAYS, certain_moves, daily_counts, learn
 from closedloop.records.decision import Constraints
 from closedloop.records.outcomes import Cohorts, SpendDays
 from closedloop.stats.response import ResponsePrior
@@ -162,3 +162,18 @@ def test_what_a_moving_budget_brought_on_average(signals_of):
     assert found.scatter[1] == pytest.approx(np.sqrt(1 / clicks[1]), rel=0.35)
     other = learn(made, at * 1.02, prior, 1.0)  # signals that speak of other days: nothing is known of the week
     assert other.uneven.tolist() == [1.0, 1.0]
+
+
+def test_only_days_that_can_have_been_credited_make_a_move_certain(signals_of):
+    """A day of 420 against 20 is certain once the window of seven days and the day itself are over; a day later it is not looked at."""
+    base = signals_of([20, 20], [100, 100], days=DAYS)
+    c = base.outcomes.cohorts
+    for day, found in ((TODAY - 8, True), (TODAY - 7, False)):
+        credit = c.credit + 400.0 * ((c.arm == 1) & (c.day == day))
+        cohorts = attrs.evolve(c, credit=credit, credit_squared=credit)
+        signals = attrs.evolve(base, outcomes=attrs.evolve(base.outcomes, cohorts=cohorts))
+        assert certain_moves(signals, np.array([0, 1]), np.array([False, True]), 0.1) == [found, found]
+        assert certain_moves(signals, np.array([0, 1]), np.array([True, False]), 0.1) == [False, False]
+    shared = attrs.evolve(base, outcomes=attrs.evolve(base.outcomes, cohorts=attrs.evolve(c, credit=c.credit + 0.5)))
+    assert certain_moves(shared, np.array([0, 1]), np.array([False, True]), 0.1) == [None, None]
+    assert certain_moves(base, np.array([], dtype=int), np.array([], dtype=bool), 0.1) == []

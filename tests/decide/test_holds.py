@@ -71,3 +71,17 @@ def test_an_immature_arm_waits_until_its_share_is_seen(signals_of):
     needed = next(k + 1 for k in range(steps) if (k + 1) / steps >= 0.45)
     assert found["c00"].triggers["days"] == needed - 1
     assert "about 20% of its conversions" in found["c00"].explanation
+
+
+def test_no_spend_and_no_budget_are_told_apart(signals_of, budgets_of):
+    """An arm without spend needs some by hand, one that spends without a known budget needs that budget named."""
+    signals = signals_of([10, 30, 20], [100, 100, 0])
+    known = budgets_of(signals, [100, 100, 100])
+    del known["google", "c01"]
+    found = held(BudgetDecider().decide(signals), "no_spend")
+    assert [(n, h.explanation, h.lift) for n, h in found.items()] == [
+        ("c02", "no spend in the recent days", "spend on it for some days, by hand")
+    ]
+    found = held(BudgetDecider().decide(signals, known), "no_spend")
+    assert (found["c01"].explanation, found["c01"].lift) == ("no current budget is known", "give its current budget")
+    assert found["c01"].triggers["spend_per_day"] == 100
