@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from fractions import Fraction
 
 import attrs
 import numpy as np
@@ -15,6 +16,7 @@ from closedloop.attribute import paths as paths_module
 from closedloop.attribute.coalitions import inside
 from closedloop.attribute.global_credit import markov_replicates
 from closedloop.attribute.markov import Steps, chain, removal_effects
+from closedloop.attribute.paths import exact_sum
 from closedloop.errors import ConfigurationError, InputError
 
 PATHS = st.lists(
@@ -345,3 +347,9 @@ def test_replicates_at_once_are_each_of_them_alone():
         for all_of_them, alone in zip(together, one, strict=True):
             np.testing.assert_allclose(all_of_them[b], alone, atol=1e-12)
     assert not np.allclose(together[0], together[1])
+
+
+def test_sums_are_exact_where_a_running_sum_is_not():
+    """Beyond 2**53 ones would be lost one by one, and tenths never add up: against fractions."""
+    for column in ([2.0**53, 1.0, 1.0], [2.0**53 - 2, 1.0, 1.0], [0.1] * 10, [1e16, 0.5, 0.5, 1.0]):
+        assert exact_sum(np.array(column)) == float(sum(Fraction(x) for x in column))

@@ -101,7 +101,7 @@ def test_pairs_stay_inside_their_group(signals_of):
     limits = Constraints(groups=[GroupLimit(tags={"platform": "google"}, ceiling=200)], **QUIET)
     changed = []
     for seed in range(6):
-        plan = BudgetDecider(limits, excitation=Excitation(block_days=8, max_cost=0.1, seed=seed), looks=()).decide(signals)
+        plan = BudgetDecider(limits, excitation=Excitation(block_days=8, max_cost=0.1, seed=seed), looks=(), draws=500).decide(signals)
         moves = {d.arm: d.after.units - d.before.units for d in plan.decisions}
         assert sum(v for arm, v in moves.items() if arm[0] == "google") == pytest.approx(0.0)
         changed.append(len(moves))

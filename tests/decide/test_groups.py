@@ -25,7 +25,7 @@ def extremes(members, groups, low, high):
     return None if any(f.status for f in found) else (found[0].fun, -found[1].fun)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_room_is_that_of_linear_programming(seed):
     """For random nested groups that can be met, the room of each group and of all arms is that of an exact solver."""
     rng = np.random.default_rng(seed)
@@ -65,7 +65,7 @@ def test_no_budget_rises_to_its_floor_in_a_group_that_has_to_fall(signals_of, ce
     """A floor of 110 needs 190 of the group: with room for them it is met, and the sum is; with less the arm stays and says why."""
     signals = signals_of([20, 20, 20], [100, 100, 100], arms=[("google", "a"), ("google", "b"), ("meta", "c")])
     limits = Constraints(floors={("google", "a"): 110}, groups=[GroupLimit(tags={"platform": "google"}, ceiling=ceiling)], gate="evidence")
-    plan = BudgetDecider(limits).decide(signals)
+    plan = BudgetDecider(limits, looks=(), draws=500).decide(signals)
     after = dict.fromkeys(signals.arms, 100.0) | {d.arm: d.after.units for d in plan.decisions}
     assert after["google", "a"] == (110 if rises else 100)
     assert after["google", "a"] + after["google", "b"] <= ceiling

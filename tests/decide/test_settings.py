@@ -50,7 +50,7 @@ def test_a_rounding_below_the_smallest_coin_is_refused(signals_of):
 def test_a_move_as_large_as_the_smallest_one_is_made(signals_of):
     """Where the largest step is just the smallest change that is worth a call, moves are made; a hair less is none."""
     signals = signals_of([10, 30], [100, 100])
-    assert len(BudgetDecider(Constraints(max_step=0.05, min_change=0.05)).decide(signals).decisions) == 2
-    assert not BudgetDecider(Constraints(max_step=0.05, min_change=0.0501)).decide(signals).decisions
-    assert len(BudgetDecider(Constraints(max_step=0.05, min_step=5.0)).decide(signals).decisions) == 2
-    assert not BudgetDecider(Constraints(max_step=0.05, min_step=5.01)).decide(signals).decisions
+    assert len(BudgetDecider(looks=(), draws=500, constraints=Constraints(max_step=0.05, min_change=0.05)).decide(signals).decisions) == 2
+    assert not BudgetDecider(looks=(), draws=500, constraints=Constraints(max_step=0.05, min_change=0.0501)).decide(signals).decisions
+    assert len(BudgetDecider(looks=(), draws=500, constraints=Constraints(max_step=0.05, min_step=5.0)).decide(signals).decisions) == 2
+    assert not BudgetDecider(looks=(), draws=500, constraints=Constraints(max_step=0.05, min_step=5.01)).decide(signals).decisions

@@ -131,7 +131,7 @@ def test_what_days_of_waiting_show(signals_of):
 
 def test_worth_is_in_the_unit_of_the_value_and_waiting_is_not(signals_of):
     """With each conversion worth seven, acting and waiting are worth seven times as much: what is learned comes from counts."""
-    decider = BudgetDecider(FREE, prior=SURE, response="prior", learning_loss=0.1, learning_days=1, draws=20_000, scenarios=32)
+    decider = BudgetDecider(FREE, prior=SURE, response="prior", learning_loss=0.1, learning_days=1, draws=8_000, scenarios=16)
     one, seven = (values(decider.decide(signals_of([3, 5], [100, 100], days=7, value=[v, v]), horizon=14)) for v in (1.0, 7.0))
     assert np.array(one).min() > 0.5
     np.testing.assert_allclose(seven, 7 * np.array(one), rtol=5e-3)
