@@ -70,4 +70,4 @@ def test_no_budget_rises_to_its_floor_in_a_group_that_has_to_fall(signals_of, ce
     assert after["google", "a"] == (110 if rises else 100)
     assert after["google", "a"] + after["google", "b"] <= ceiling
     words = " ".join(h.explanation for h in plan.holds)
-    assert ("could only rise" in words) != rises
+    assert ("this budget of 100 EUR could only rise to 110 EUR" in words) != rises

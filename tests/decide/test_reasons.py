@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from scipy.stats import norm
 
@@ -48,3 +50,14 @@ def test_how_many_plans_a_total_takes(signals_of, total, plans):
         after, n = after * (1.2 if total > 200 else 0.8), n + 1
     assert found["plans_to_go"] == n == plans
     assert (found["asked"], found["reached"]) == (total, 240 if total > 200 else 160)
+
+
+def test_amounts_are_in_the_currency(signals_of):
+    """What a hold and a total say in words is what budgets are in: 100 and 160 of the currency, not steps or millionths."""
+    signals = signals_of([20, 22], [100, 100], days=7)
+    for h in BudgetDecider(Constraints(**STRICT), alike=1.0).decide(signals).holds:
+        amount = float(re.search(r"moving it to ([\d.,]+) EUR", h.explanation)[1])
+        assert 80 <= amount <= 120
+    words = BudgetDecider(Constraints(total=100, gate="evidence")).decide(signals).provenance["total"]["words"]
+    assert words.startswith("100 EUR a day were asked for, 160 EUR is as near as")
+    assert "ceilings" not in words
