@@ -106,3 +106,13 @@ def test_pairs_stay_inside_their_group(signals_of):
         assert sum(v for arm, v in moves.items() if arm[0] == "google") == pytest.approx(0.0)
         changed.append(len(moves))
     assert set(changed) == {0, 4}
+
+
+def test_gains_of_random_changes_are_those_of_their_own_arms(signals_of):
+    """Beside an arm without a budget, each gain is about its own arm's rate times the change of a power law; the plan's is their sum."""
+    plan = decide(signals_of([0, 20, 30, 25, 40], [0, 100, 100, 100, 100]), max_cost=0.1)
+    rates = {("google", f"c{i:02d}"): r for i, r in enumerate((0, 20, 30, 25, 40))}
+    assert len(plan.provenance["excitation"]["changes"]) == len(plan.decisions) == 4
+    for d in plan.decisions:
+        assert d.gain.estimate == pytest.approx(rates[d.arm] * ((d.after.units / d.before.units) ** 0.68 - 1), rel=0.1)
+    assert plan.gain.estimate == pytest.approx(sum(d.gain.estimate for d in plan.decisions), abs=0.2)

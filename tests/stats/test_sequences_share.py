@@ -43,6 +43,17 @@ def test_the_answer_is_that_of_the_path():
     np.testing.assert_array_equal(some[0], better[[3, 1]])
 
 
+@pytest.mark.parametrize("arm", [0, 1, 2, 3])
+def test_the_answer_turns_where_the_evidence_meets_its_limit(arm):
+    """With a level at which the path's last row just passes (or just misses) ``log(2 A / alpha)``, the answer is yes (or no)."""
+    rng = np.random.default_rng(6)
+    count, exposure = rng.poisson([9.0, 14.0, 9.0, 3.0], (30, 4)).astype(float), rng.uniform(1, 1.2, (30, 4))
+    for side, evidence in enumerate(log_evidence(count, exposure)):
+        for shift, wanted in ((1e-9, True), (-1e-9, False)):
+            alpha = 8.0 / np.exp(evidence[-1, arm] - shift)
+            assert certain(count, exposure, alpha=alpha, streams=[arm])[side].tolist() == [wanted]
+
+
 def run(rng, arms, effect, *, days=56, beta=0.65, widest=4.0):
     """Paths of evidence of one run in which spend chases yesterday's winners, at most ``widest``-fold from the start."""
     spend = np.full(arms, 100.0)
