@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -137,3 +138,14 @@ def test_a_robot_with_more_pairs_than_could_be_listed_is_counted(batch_of):
     out = layer().attribute(batch_of(rows))
     assert out.participation.per_arm("credit").tolist() == [8_000, 8_000]
     assert out.per_arm("credit").sum() == 8_000
+
+
+def test_a_touch_takes_part_up_to_the_conversion_itself(batch_of):
+    """One at the very microsecond does, one a microsecond later does not."""
+    rows = [{"id": p, "kind": "click", "user": "u", "at": 19_001.0, "platform": p, "campaign": "x"} for p in ("before", "same", "after")]
+    batch = batch_of([*rows, {"id": "s", "kind": "conversion", "user": "u", "at": 19_002.0}])
+    at = batch.occurred_at.copy()
+    at[1], at[2] = at[3], at[3] + 1
+    layer = WindowedAttribution(AttributionWindow(click="3d", view="1d"), tags=TagSchema(arm=("platform", "campaign")), participation=True)
+    found = layer.attribute(attrs.evolve(batch, occurred_at=at, recorded_at=at)).participation
+    assert {arm[0]: n for arm, n in zip(found.arms, found.per_arm("credit").tolist(), strict=True)} == {"after": 0, "before": 1, "same": 1}

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from closedloop.decide import BudgetDecider
-from closedloop.decide.allocate import allocate, keep_few
+from closedloop.decide.allocate import _towards, allocate, keep_few
 from closedloop.decide.limits import Limits
 from closedloop.errors import InfeasibleError
 from closedloop.records.decision import Constraints, GroupLimit
@@ -144,3 +144,16 @@ def test_every_plan_is_inside_its_limits_or_an_error_that_names_them(
     if max_changes is not None:
         for platform in ("google", "meta"):
             assert sum(d.arm[0] == platform for d in plan.decisions) <= max_changes
+
+
+def test_few_changes_towards_a_total_are_those_with_the_most_room():
+    """On each platform the arm that can fall (or rise) furthest is taken; one without room, or not free, never."""
+    limits = Limits(
+        now=np.array([100.0, 50, 100, 70]), low=np.array([90.0, 20, 95, 70]), high=np.array([110.0, 52, 140, 90]), stuck=np.zeros(4, bool),
+        total=280.0, groups=(), step=1,
+    )  # fmt: skip
+    every, one = np.ones(4, dtype=bool), np.zeros(4, dtype=int)
+    assert _towards(limits, every, every, one, 1, 280.0).tolist() == [False, True, False, False]
+    assert _towards(limits, every, every, one, 1, 360.0).tolist() == [False, False, True, False]
+    assert _towards(limits, every, every, np.array([0, 0, 1, 1]), 1, 280.0).tolist() == [False, True, True, False]
+    assert _towards(limits, np.array([True, False, True, True]), every, one, 4, 280.0).tolist() == [True, False, True, False]

@@ -49,3 +49,13 @@ def test_nothing_to_fit_is_an_error():
     """Without any value there is no posterior."""
     with pytest.raises(ValueError, match="no unit"):
         fit_value(np.zeros(2), np.zeros(2), np.ones(2))
+
+
+def test_the_shape_inside_units_is_one_over_their_squared_variation():
+    """Counted value by value: the squared relative deviations from each unit's own mean, with two of size one beside them."""
+    rng = np.random.default_rng(5)
+    units = [rng.gamma(4.0, mean / 4.0, size) for mean, size in ((20, 30), (5, 12), (40, 1), (11, 7))]
+    squares = sum((((u - u.mean()) / u.mean()) ** 2).sum() for u in units)
+    freedom = sum(len(u) - 1 for u in units)
+    found = fit_value(*(np.array([f(u) for u in units], dtype=float) for f in (np.sum, lambda u: (u**2).sum(), len)))
+    assert found.p == pytest.approx((freedom + 2) / (squares + 2))
