@@ -81,6 +81,9 @@ def test_rows_that_stand_for_many_events_condemn_no_account(make_signals, now):
         found[name] = _assess(make_signals(GOOD), now, ingested=ingested)
     assert (_state(found["single"])["tagging"], found["single"].advice) == ("critical", "hold")
     assert (_state(found["lumps"])["tagging"], found["lumps"].advice) == ("warning", "run")
+    measured = {name: next(f for f in r.conditions if f.name == "tagging").measured for name, r in found.items()}
+    assert measured["lumps"].estimate == measured["single"].estimate  # what was counted; few draws widen the interval only
+    assert measured["lumps"].low < measured["single"].low
     assert "they say as much as 2.44 single ones" in found["lumps"].conditions[1].evidence
 
 

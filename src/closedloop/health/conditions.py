@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import attrs
 import numpy as np
 
 from closedloop.display import number
@@ -84,6 +85,8 @@ def tagging(ingested: Ingested | None, signals: Signals, limits: Thresholds) -> 
 
 def _tag_finding(scope: str, tagged: float, rows: float, effective: float, limits: Thresholds) -> Finding:
     measured = share(tagged / rows * effective if rows else 0.0, effective, limits.level)
+    if rows:  # the middle of few draws lies under 1 where all carry their tags: what was counted is the estimate
+        measured = attrs.evolve(measured, estimate=min(max(tagged / rows, measured.low), measured.high))
     severity: Severity = "ok"
     if rows > 0 and measured.high < limits.tagged_critical:
         severity = "critical"
