@@ -35,6 +35,8 @@ def test_retargeting_and_brand_are_assumed_to_cause_less_and_meet_more():
         (lambda: CausalEvidence(late=1.0), "late"),
         (lambda: TypePrior(caused=(0.0, 1.0), background=(1.0, 1.0)), "caused"),
         (lambda: TypePrior(caused=(1.0, 1.0), background=(1.0, 1.0), background_spreads=()), "background_spreads"),
+        (lambda: TypePrior(caused=(1.0, 1.0), background=(1.0, 1.0), nothing=1.0), "nothing"),
+        (lambda: TypePrior(caused=(1.0, 1.0), background=(1.0, 1.0), nothing=float("nan")), "nothing"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(make, named):

@@ -15,7 +15,7 @@ import attrs
 
 from closedloop.errors import ConfigurationError, NotSentError, PlatformError, RejectedError
 from closedloop.execute.lifecycle import IN_FLIGHT
-from closedloop.execute.outbox import Outbox, Place
+from closedloop.execute.outbox import Outbox, Place, seconds_waited
 from closedloop.execute.quota import Costs, QuotaGate
 from closedloop.execute.standing import Look, describe, in_force, same_amount, same_aspect, unchanged
 from closedloop.interfaces import LimitsRequests, WeighsRequests
@@ -333,7 +333,7 @@ class Dispatcher:
             self.outbox.move(action, "stale", at, prior=found, code="STALE", message=message)
             return
         at = moment()
-        waited = _waited(place, action, at)
+        waited = seconds_waited(place, action, at)
         action = self.outbox.move(
             action,
             "send",
@@ -391,13 +391,3 @@ class Dispatcher:
             self._failed(target.platform, at, result.retry_at)
             due_at = from_us(self._down_until[target.platform])
             self._may_retry(self.outbox.move(action, "postpone", at, due_at=due_at, ready_at=at, **words), at)
-
-
-def _waited(place: Place, action: Action, at: datetime) -> float:
-    """Return the seconds that an action waited for quota since it could have been sent."""
-    since = place[4]
-    parked = 0.0 if since < 0 else (to_us(at) - since) / 1e6
-    throttled = 0.0
-    if action.receipt.state == "throttled" and action.ready_at is not None:
-        throttled = (at - action.ready_at).total_seconds()
-    return max(parked, throttled, 0.0)

@@ -20,7 +20,7 @@ from closedloop.execute.dispatch import Dispatcher, Timing
 from closedloop.execute.lifecycle import FIRST, IN_FLIGHT
 from closedloop.execute.outbox import KIND, REQUEST, Outbox, charges_since
 from closedloop.execute.quota import QuotaGate, Use
-from closedloop.execute.reconcile import Reconciliation, by_target, compare, restoring
+from closedloop.execute.reconcile import Reconciliation, by_target, compare, restoring, way_back
 from closedloop.execute.resuming import resume
 from closedloop.execute.sharing import SharedDispatcher
 from closedloop.execute.standing import same_aspect
@@ -29,7 +29,6 @@ from closedloop.interfaces import AppliesChanges, Claims, FindsCreated, Ledger, 
 from closedloop.records.action import Action, Change, Entry, Receipt, Receipts
 from closedloop.records.codec import canonical, decode, encode
 from closedloop.records.decision import Constraints, Decision, Plan, Target
-from closedloop.records.interval import Interval
 from closedloop.records.moments import from_us, to_us
 from closedloop.records.money import Money
 
@@ -375,20 +374,8 @@ class OutboxExecutor:
         body = found[0].entry.body
         decisions = [decode(d) for d in body["decisions"]]
         restored = restoring(decisions, self.receipts(plan_id).rows, constraints=constraints)
-        level, kind = decisions[0].gain.level, decisions[0].gain.kind
-        return Plan(
-            plan_id=f"{plan_id}/revert",
-            made_at=now,
-            window=decode(body["window"]),
-            decisions=restored,
-            holds=(),
-            gain=Interval(low=float("-inf"), estimate=0.0, high=float("inf"), level=level, kind=kind),
-            p_gain=0.5,
-            expected_shortfall=0.0,
-            horizon_days=decode(body["horizon_days"]),
-            unit=body["unit"],
-            provenance={"reverts": plan_id},
-        )
+        window, horizon = decode(body["window"]), decode(body["horizon_days"])
+        return way_back(plan_id, decisions[0], restored, made_at=now, window=window, horizon_days=horizon, unit=body["unit"])
 
     def _open(self) -> list[Action]:
         if self._outbox.loaded and not self._shared:

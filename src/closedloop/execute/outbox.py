@@ -354,3 +354,13 @@ def uses_of(entry: Entry) -> Iterator[Use]:
         yield Use(at_us, scope, units)
     for scope, share in entry.body.get("usage", {}).items():
         yield Use(at_us, scope, share, is_share=True)
+
+
+def seconds_waited(place: Place, action: Action, at: datetime) -> float:
+    """Return the seconds that an action waited for quota since it could have been sent."""
+    since = place[4]
+    parked = 0.0 if since < 0 else (to_us(at) - since) / 1e6
+    throttled = 0.0
+    if action.receipt.state == "throttled" and action.ready_at is not None:
+        throttled = (at - action.ready_at).total_seconds()
+    return max(parked, throttled, 0.0)

@@ -16,9 +16,10 @@ from closedloop.display import frame, html_table, text_table
 from closedloop.execute.lifecycle import FINAL
 from closedloop.execute.standing import Look, in_force, same_amount
 from closedloop.records.action import Change, Receipt, TargetState
-from closedloop.records.decision import Constraints, Decision, Target
+from closedloop.records.decision import Constraints, Decision, Plan, Target
 from closedloop.records.interval import Interval
 from closedloop.records.money import Money
+from closedloop.records.window import AttributionWindow
 
 Verdict = Literal[
     "agrees",  # what stands is what was last confirmed, and nothing else is wanted
@@ -234,6 +235,32 @@ def restoring(
             )
         )
     return tuple(restored)
+
+
+def way_back(
+    plan_id: str,
+    of: Decision,
+    restored: tuple[Decision, ...],
+    *,
+    made_at: datetime,
+    window: AttributionWindow,
+    horizon_days: float,
+    unit: str,
+) -> Plan:
+    """Return the plan of what `restoring` gave; what it gains is unknown, on the scale of the plan's decision ``of``."""
+    return Plan(
+        plan_id=f"{plan_id}/revert",
+        made_at=made_at,
+        window=window,
+        decisions=restored,
+        holds=(),
+        gain=_unknown(of.gain),
+        p_gain=0.5,
+        expected_shortfall=0.0,
+        horizon_days=horizon_days,
+        unit=unit,
+        provenance={"reverts": plan_id},
+    )
 
 
 def _guarded(decision: Decision, wanted: Money, constraints: Constraints) -> Money:
