@@ -106,6 +106,57 @@ def test_clicks_under_wrong_tags_are_found(seed):
     assert finding.severity == "critical"
 
 
+def _account(spend, *, days=60, stolen=0.0, taker=0, walk=0.0, common=0.0, seed=1):
+    """Return sums of arms whose clicks follow spend (shape (A, days)), some of which go to the taker from the fault's day on."""
+    rng = np.random.default_rng(seed)
+    spend = np.broadcast_to(np.asarray(spend, dtype=float), (len(spend), days))
+    price = np.exp(np.cumsum(rng.normal(0.0, walk, spend.shape), axis=1) + np.cumsum(rng.normal(0.0, common, (1, days)), axis=1))
+    clicks = rng.poisson(price * spend * rng.gamma(100.0, 0.01, spend.shape))
+    taken = rng.binomial(clicks, np.where(np.arange(days) >= FAULT_DAY, stolen, 0.0))
+    taken[taker] = 0
+    clicks = clicks - taken
+    clicks[taker] += taken.sum(axis=0)
+    arms = Arms.of(("platform", "campaign"), [("p", f"c{i}") for i in range(len(spend))])
+    return Daily(arms=arms, days=20_454 + np.arange(days), clicks=clicks.astype(float), views=np.zeros(spend.shape), spend=spend)
+
+
+def test_an_arm_that_was_starved_is_seen_to_take_clicks():
+    """An arm that has hardly any spend left, and so should have hardly any clicks, is named a day after it is stamped on the others'."""
+    spend = np.full((4, 60), 100.0)
+    spend[0, FAULT_DAY - 14 :] = 4.0
+    day, seen = _first_day(_account(spend, stolen=0.25), "wrong_attribution")
+    assert day <= 1
+    assert all(seen[FAULT_DAY + day :])
+
+
+def test_a_large_arm_that_takes_from_small_ones_is_a_warning():
+    """It rises by little, but what it gains the others lose: named within a fortnight, without holding the account."""
+    sums = _account([[600.0], [150.0], [150.0], [150.0]], stolen=0.25)
+    day, _ = _first_day(sums, "wrong_attribution")
+    assert day <= 14
+    finding = next(f for f in _all(sums) if f.name == "wrong_attribution")
+    assert (finding.severity, finding.threshold) == ("warning", 1.1)
+    assert 1.19 in finding.measured  # a quarter of 450, upon 600
+    assert "p / c0" in finding.evidence
+
+
+def test_a_rise_that_takes_from_nobody_is_no_warning():
+    """One arm's clicks rise by a fifth and all others' fall by a fifth, but the arm is so small that it cannot have taken them."""
+    spend = np.array([[60.0], [300.0], [300.0], [300.0]])
+    sums = _account(spend)
+    shift = np.where(np.arange(60) >= FAULT_DAY, 1.0, 0.0)
+    clicks = np.round(sums.clicks * (1.0 + shift * np.array([[0.3], [-0.2], [-0.2], [-0.2]])))
+    changed = Daily(arms=sums.arms, days=sums.days, clicks=clicks, views=sums.views, spend=sums.spend)
+    assert [f.evidence for d in range(60) for f in _all(_until(changed, d)) if f.name == "wrong_attribution"] == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_prices_that_wander_are_no_wrong_attribution(seed):
+    """Every arm's price and the market's wander by 1 % a day: quiet, looked at every fifth day."""
+    sums = _account(np.exp(np.random.default_rng(seed).normal(4.5, 1.0, (8, 1))), walk=0.01, common=0.01, seed=seed)
+    assert [f.evidence for d in range(4, 60, 5) for f in changed_hands(_until(sums, d), LIMITS)] == []
+
+
 def test_an_accepted_change_is_no_finding():
     """When a person accepts the present tags, what changed before is forgotten."""
     sums = _history(50, faults=[WrongAttribution(0.25, campaign="reminder", from_day=FAULT_DAY)])

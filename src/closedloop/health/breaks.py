@@ -18,9 +18,9 @@ from closedloop.health.daily import Daily
 from closedloop.records.interval import FloatArray
 
 BEFORE, SCANNED, AFTER = 28, 150, 3  # days of usual before a break; how far back breaks are sought; newest days that must still show it
-_LEAST_BEFORE, _LEAST_CLICKS = 7, 30
+_LEAST_BEFORE, _LEAST_CLICKS, _LEAST_KNOWN = 7, 30, 10
 _ELASTICITY, _ELASTICITY_SPREAD = 0.8, 0.15  # of clicks to spend: 1 without saturation, 1/2 at half-saturation
-_MOST_MOVED = 4.0  # an arm whose spend moved by more is not compared
+_MOST_MOVED = 20.0  # an arm whose spend moved by more is not compared
 _LARGE = 200_000  # arms times days
 
 
@@ -33,7 +33,7 @@ class Break:
         ratio: Clicks since then, as a multiple of what the spend should have brought, 1 where not comparable (shape (A,)).
         error: Standard error of its logarithm (shape (A,)).
         recent: The same multiple over the newest three days only (shape (A,)).
-        comparable: Arms with enough clicks and a spend that has moved by less than a factor of four (shape (A,)).
+        comparable: Arms with enough clicks and a spend that has moved by less than a factor of twenty (shape (A,)).
         counts: Clicks before by day, clicks they should have been, and the same since then: four arrays of shape (A, days).
     """
 
@@ -73,12 +73,15 @@ def breaks(sums: Daily, accepted_day: int | None = None) -> Iterator[Break]:
         usual = np.maximum(s0.mean(axis=1, keepdims=True), 1e-9)
         e0, e1 = (price * usual * (s / usual) ** _ELASTICITY for s in (s0, s1))
         level = np.log(np.maximum(s1.mean(axis=1, keepdims=True), 1e-9) / usual)
-        comparable = (e1.sum(axis=1) >= _LEAST_CLICKS) & (np.abs(level[:, 0]) < np.log(_MOST_MOVED))
+        # An arm that should have had few clicks and has had many is the one to see: either number will do, where its price is known.
+        known, most = c0.sum(axis=1), np.maximum(e1, c1).sum(axis=1)
+        comparable = (known >= _LEAST_KNOWN) & (most >= _LEAST_CLICKS) & (np.abs(level[:, 0]) < np.log(_MOST_MOVED))
         ratio, recent = (
             np.where(comparable, c1[:, part].sum(axis=1) / np.maximum(e1[:, part].sum(axis=1), 1e-9), 1.0)
             for part in (slice(None), slice(-AFTER, None))
         )
         chance = scatter(c0, e0) * np.sqrt(1.0 / (days - split) + 1.0 / (before.stop - before.start))
+        chance = np.maximum(chance, np.sqrt(1.0 / np.maximum(known, 1.0) + 1.0 / np.maximum(most, 1.0)))  # by day, less than 1 counts as 1
         error = np.hypot(chance, _ELASTICITY_SPREAD * level[:, 0])
         yield Break(ago=days - split, ratio=ratio, error=error, recent=recent, comparable=comparable, counts=(c0, e0, c1, e1))
 
