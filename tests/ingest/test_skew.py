@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from closedloop.errors import ConfigurationError
@@ -57,6 +58,31 @@ def test_nothing_is_said_where_nothing_is_known() -> None:
     assert clock_skew(EventBatch.empty()) == ()
 
 
+def test_a_time_zone_is_found_and_what_lies_beyond_the_reach_is_not_guessed() -> None:
+    """Eight hours, as of local time written as UTC, are found; with a reach of six hours they lie beyond it, and nothing is said."""
+    batch = market({"a": 8 * 3600.0}, 4)
+    assert clock_skew(batch)[0].seconds.estimate == pytest.approx(8 * 3600, abs=60)
+    beyond = clock_skew(batch, reach="6h")[0]
+    assert beyond.n_pairs > 30
+    assert np.isinf(beyond.seconds.width)
+
+
+def test_an_id_that_many_share_is_left_out() -> None:
+    """Ten thousand clicks and as many purchases of "anonymous" would be a hundred million pairs: none is made, and the others are read."""
+    rng = np.random.default_rng(6)
+    n, people = 10_000, 400
+    click = rng.uniform(0, 20 * 86_400, people)
+    seconds = np.concatenate([rng.uniform(0, 20 * 86_400, 2 * n), click, click + rng.exponential(2400, people)])
+    users = ["anonymous"] * (2 * n) + 2 * [f"u{i}" for i in range(people)]
+    kinds = ["click"] * n + ["conversion"] * n + ["click"] * people + ["conversion"] * people
+    times = pd.to_datetime((1_767_225_600 + seconds) * 1e6, unit="us", utc=True)
+    frame = pd.DataFrame({"user_id": users, "kind": kinds, "platform": "a", "occurred_at": times})
+    found = clock_skew(TableIngestor(TagSchema(arm=("platform",))).ingest(frame).batch)[0]
+    assert found.n_pairs <= people
+    assert 0.0 in found.seconds
+    assert found.seconds.width <= 300
+
+
 def test_corrected_clocks() -> None:
     """The touches of the named platform move, conversions and other platforms do not; the skew is then gone."""
     batch = market({"a": 600.0, "b": 0.0}, 3)
@@ -70,6 +96,6 @@ def test_corrected_clocks() -> None:
 
 def test_steps() -> None:
     """A step that is no step of the reach is refused."""
-    for options in ({"step": "3h"}, {"reach": "400d", "step": "1s"}):
+    for options in ({"step": "8h"}, {"reach": "400d", "step": "1s"}):
         with pytest.raises(ConfigurationError):
             clock_skew(EventBatch.empty(), **options)

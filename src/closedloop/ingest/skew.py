@@ -26,6 +26,7 @@ from closedloop.records.moments import parse_duration
 
 Int64 = npt.NDArray[np.int64]
 _MICROSECOND = timedelta(microseconds=1)
+_MOST_PAIRS = 2_000  # of one user
 
 
 @attrs.frozen(kw_only=True)
@@ -46,41 +47,51 @@ class ClockSkew:
 
 
 def _pairs(batch: EventBatch, reach_us: int) -> tuple[npt.NDArray[np.int32], Int64]:
-    """Platform code and delay (conversion - click) of all pairs of one user within the reach."""
+    """Platform code and delay (conversion - click) of all pairs of one user within the reach.
+
+    Users with more than `_MOST_PAIRS` are left out: an id that so many clicks and conversions share is no person's, and says nothing.
+    """
     clicks = np.flatnonzero((batch.kind == CLICK) & (batch.user_id.codes >= 0))
     bought = np.flatnonzero((batch.kind == CONVERSION) & (batch.user_id.codes >= 0))
-    order = clicks[np.lexsort((batch.occurred_at[clicks], batch.user_id.codes[clicks]))]
-    # One sorted key for (user, time): users are dense codes, times are shifted to start at 0.
-    if not len(order) or not len(bought):
+    if not len(clicks) or not len(bought):
         return np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
-    users, times = batch.user_id.codes[order], batch.occurred_at[order]
-    start = np.searchsorted(users, batch.user_id.codes[bought], side="left")
-    end = np.searchsorted(users, batch.user_id.codes[bought], side="right")
-    number = end - start
+    # One sorted key for (user, time in reaches), so that only pairs near to each other are ever made.
+    origin = min(batch.occurred_at[clicks].min(), batch.occurred_at[bought].min())
+    reaches = int((max(batch.occurred_at[clicks].max(), batch.occurred_at[bought].max()) - origin) // reach_us) + 3
+    key = batch.user_id.codes.astype(np.int64) * reaches + (batch.occurred_at - origin) // reach_us + 1
+    order = clicks[np.argsort(key[clicks], kind="stable")]
+    start = np.searchsorted(key[order], key[bought] - 1, side="left")
+    number = np.searchsorted(key[order], key[bought] + 1, side="right") - start
+    of_user = np.bincount(batch.user_id.codes[bought], weights=number, minlength=len(batch.user_id.vocab))
+    person = of_user[batch.user_id.codes[bought]] <= _MOST_PAIRS
+    bought, start, number = bought[person], start[person], number[person]
     owner = np.repeat(np.arange(len(bought)), number)
     at = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number) + np.repeat(start, number)
-    delay = batch.occurred_at[bought][owner] - times[at]
+    delay = batch.occurred_at[bought][owner] - batch.occurred_at[order][at]
     near = np.abs(delay) <= reach_us
     return batch.tags["platform"].codes[order][at][near], delay[near]
 
 
 def clock_skew(
-    batch: EventBatch, *, reach: str | timedelta = "6h", step: str | timedelta = "30s", level: float = 0.9
+    batch: EventBatch, *, reach: str | timedelta = "28h", step: str | timedelta = "30s", level: float = 0.9
 ) -> tuple[ClockSkew, ...]:
     """Estimate the clock skew of each platform from the delays between clicks and conversions of the same users.
 
     Args:
         batch: Events with users.
-        reach: Longest delay looked at, before and after.
+        reach: Longest delay looked at, before and after. Skews of up to half of it are found: 14 hours, as far as time zones lie apart.
+            What seems to lie beyond may be the end of a larger one, and is answered as unknown.
         step: Width of a bin; the skew is found to within one.
         level: Level of the intervals.
 
     Returns:
-        One estimate per platform, sorted by name.
+        One estimate per platform, sorted by name. A clock that wanders, or only some servers' clocks, show by about the largest skew.
     """
     reach_us, step_us = (parse_duration(v, n) // _MICROSECOND for v, n in ((reach, "reach"), (step, "step")))
     if not 0 < step_us * 4 <= reach_us or reach_us // step_us > 100_000:
-        raise ConfigurationError("a step is smaller than a quarter of the reach, and not tiny", "step", str(step))
+        raise ConfigurationError(
+            "a step is smaller than a quarter of the reach, and not tiny", "step", str(step), "choose a longer step or a shorter reach"
+        )
     platform, delay = _pairs(batch, reach_us)
     out = []
     for code, name in enumerate(batch.tags["platform"].vocab.tolist()):
@@ -99,7 +110,7 @@ def _jump(counts: npt.NDArray[np.integer], step: float, zero: int, level: float)
     Jeffreys' Gamma(1/2, 0).
     """
     span = zero // 2
-    pieces = np.unique(np.array([0, span // 32, span // 16, span // 8, span // 4, span // 2, span]))
+    pieces = np.unique(np.append(0, span // 2 ** np.arange(max(span.bit_length() - 3, 1))))
     total = np.append(0, np.cumsum(counts))
     at = np.arange(4, len(counts) - span)
     if not len(at) or total[-1] < 20:
@@ -117,6 +128,8 @@ def _jump(counts: npt.NDArray[np.integer], step: float, zero: int, level: float)
     low, high = np.searchsorted(mass, np.array([(1 - level) / 2, (1 + level) / 2]) * mass[-1])
     mode = int(np.clip(np.argmax(evidence), low, high))  # the place itself: halfway between two likely places lies no jump
     ends = [(zero - int(at[i])) * step for i in (high, mode, low)]
+    if max(abs(end) for end in ends) > span * step or ends[2] - ends[0] > span * step:
+        return _unknown(level)
     return Interval(low=ends[0] - step, estimate=ends[1], high=ends[2] + step, level=level, kind="credible")
 
 
