@@ -58,6 +58,7 @@ def test_amounts_are_in_the_currency(signals_of):
     for h in BudgetDecider(Constraints(**STRICT), alike=1.0).decide(signals).holds:
         amount = float(re.search(r"moving it to ([\d.,]+) EUR", h.explanation)[1])
         assert 80 <= amount <= 120
-    words = BudgetDecider(Constraints(total=100, gate="evidence")).decide(signals).provenance["total"]["words"]
-    assert words.startswith("100 EUR a day were asked for, 160 EUR is as near as")
-    assert "ceilings" not in words
+    found = BudgetDecider(Constraints(total=100, gate="evidence")).decide(signals).provenance
+    assert found["total"]["words"].startswith("100 EUR a day were asked for, 160 EUR is as near as")
+    assert "ceilings" not in found["total"]["words"]
+    assert (found["total_before"], found["total_after"]) == (200.0, 160.0)

@@ -285,10 +285,11 @@ def affordable_total(
     if top <= least:
         return least
 
+    counts = curves.take(known)
+
     def good(total: float) -> bool:
         spend = allocate(curves, attrs.evolve(limits, total=total), free, known, whole=False).continuous
-        outcome = float((curves.value(np.where(known, spend, 0.0)) * counted * known).sum())
-        return outcome >= ratio * total
+        return float((counts.value(spend[known]) * counted[known]).sum()) >= ratio * total
 
     if good(top):
         return top

@@ -126,7 +126,7 @@ def _inside(limit: GroupLimit, arms: Arms, known: BoolArray) -> BoolArray:
     for name, value in limit.tags.items():
         column: Coded = arms.column(name)
         code = np.flatnonzero(column.vocab == value)
-        inside &= column.codes == (int(code[0]) if len(code) else -2)
+        inside &= np.isin(column.codes, code)
     return inside
 
 

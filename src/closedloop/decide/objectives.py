@@ -89,8 +89,8 @@ def _lower(p: Problem, joint: Draws, free: BoolArray, risk: float) -> tuple[Curv
         shift=np.concatenate([below.shift, above.shift]),
         power=np.concatenate([below.power, above.power]),
     )
-    start = np.concatenate([np.minimum(least, now), np.maximum(least - now, 0.0)])
-    end = np.concatenate([np.minimum(most, now), np.maximum(most - now, 0.0)])
+    start = np.concatenate([np.minimum(least, now), np.maximum(least, now) - now])
+    end = np.concatenate([np.minimum(most, now), np.maximum(most, now) - now])
     groups = tuple(
         Group(members=np.concatenate([g.members, g.members + len(index)]), low=g.low, high=g.high, name=g.name)
         for g in free_groups(limits, free)
@@ -111,8 +111,8 @@ def _lower(p: Problem, joint: Draws, free: BoolArray, risk: float) -> tuple[Curv
     still = index[~rises & ~falls]
     forced = np.clip(limits.now[still], limits.low[still], limits.high[still])  # a floor above today's budget must still be met
     new_low[still] = new_high[still] = forced
-    new_low[index[rises]] = np.maximum(new_low[index[rises]], np.ceil(limits.now[index[rises]] - 1e-9))
-    new_high[index[falls]] = np.minimum(new_high[index[falls]], np.floor(limits.now[index[falls]] + 1e-9))
+    new_low[index[rises]] = np.maximum(new_low[index[rises]], np.ceil(limits.now[index[rises]]))
+    new_high[index[falls]] = np.minimum(new_high[index[falls]], np.floor(limits.now[index[falls]]))
     crossed = new_low > new_high
     new_low[crossed], new_high[crossed] = limits.low[crossed], limits.high[crossed]
     return Curves(scale=scale, shift=shift, power=power), attrs.evolve(limits, low=new_low, high=new_high)
