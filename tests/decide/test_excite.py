@@ -88,14 +88,18 @@ def test_the_stated_power_is_what_a_fit_finds(signals_of):
 
 def test_cost_and_worth_are_those_of_a_power_law(signals_of):
     """By going there: days above and below lose by the bend of the curve; a better exponent is worth what the best budget then gains."""
-    problem = BudgetDecider(Constraints(**QUIET), prior=ResponsePrior(shared=0.0), response="prior").problem(signals_of([400.0], [100.0]), None)
+    problem = BudgetDecider(Constraints(**QUIET), prior=ResponsePrior(shared=0.0), response="prior").problem(
+        signals_of([400.0], [100.0]), None
+    )
     stated = power(problem, problem.known, Excitation(amplitude=0.1, block_days=4))
     beta, level = float(problem.response.elasticity()[0]), 400.0
     assert stated.cost[0] == pytest.approx(level * (1.0 - 0.5 * (1.1**beta + 0.9**beta)), rel=0.02)
     learned = float(np.sqrt(stated.sd_before[0] ** 2 - stated.sd_after[0] ** 2))
 
     def gain(exponent):  # against staying, at a price of money under which today's budget is best for the exponent believed
-        best = minimize_scalar(lambda x: level * beta * x - level * x**exponent, bounds=(0.1, 10.0), method="bounded", options={"xatol": 1e-9})
+        best = minimize_scalar(
+            lambda x: level * beta * x - level * x**exponent, bounds=(0.1, 10.0), method="bounded", options={"xatol": 1e-9}
+        )
         return level * beta - level - best.fun
 
     small = 0.1 * learned  # the statement is of second order

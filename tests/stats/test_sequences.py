@@ -70,10 +70,11 @@ def test_e_bh_keeps_its_rate_under_dependence():
 
 
 @pytest.mark.parametrize(("expected", "strength"), [(0.5, 20.0), (0.2, 5.0), (0.7, 50.0)])
-def test_the_ends_of_a_share_are_where_the_mixture_meets_its_limit(expected, strength):
+@pytest.mark.parametrize("count", [1, 30, 79])
+def test_the_ends_of_a_share_are_where_the_mixture_meets_its_limit(count, expected, strength):
     """The likelihood averaged over the stated Beta, by quadrature, over that of either end is ``1 / (1 - level)``."""
-    (low,), (high,) = share_sequence(np.array([30.0]), np.array([80.0]), level=0.9, expected_share=expected, strength=strength)
+    (low,), (high,) = share_sequence(np.array([float(count)]), np.array([80.0]), level=0.9, expected_share=expected, strength=strength)
     mixing = stats.beta(strength * expected, strength * (1 - expected))
-    mean = integrate.quad(lambda p: mixing.pdf(p) * stats.binom.pmf(30, 80, p), 0, 1, epsabs=1e-13)[0]
+    mean = integrate.quad(lambda p: mixing.pdf(p) * stats.binom.pmf(count, 80, p), 0, 1, epsabs=1e-13)[0]
     for end in (low, high):
-        assert mean / stats.binom.pmf(30, 80, end) == pytest.approx(10.0, rel=1e-4)
+        assert mean / stats.binom.pmf(count, 80, end) == pytest.approx(10.0, rel=1e-4)

@@ -76,13 +76,14 @@ def test_agrees_with_trust_constr():
     assert curves.value(fill(curves, low, high, 60.0).spend).sum() >= -peer.fun * (1 - 1e-6)
 
 
-def test_closed_form_of_equal_exponents():
+@pytest.mark.parametrize("total", [100.0, 0.01])
+def test_closed_form_of_equal_exponents(total):
     """For ``k_a s^b`` without ends the shares are proportional to ``k_a^(1 / (1 - b))``."""
     k, b = np.array([1.0, 2.0, 5.0]), 0.4
     curves = Curves.power_law(level=k, at=np.ones(3), exponent=np.full((3, 1), b))
     share = k ** (1 / (1 - b))
-    found = fill(curves, np.zeros(3), np.full(3, 1e6), 100.0)
-    np.testing.assert_allclose(found.spend, 100 * share / share.sum(), rtol=1e-9)
+    found = fill(curves, np.zeros(3), np.full(3, 1e6), total)
+    np.testing.assert_allclose(found.spend, total * share / share.sum(), rtol=1e-9)
     assert found.price == pytest.approx(b * k[0] * found.spend[0] ** (b - 1), rel=1e-9)
 
 

@@ -377,7 +377,6 @@ def _loadings(draws: FloatArray, factors: FloatArray) -> FloatArray:
     np.put_along_axis(rank, np.argsort(draws, axis=0), np.arange(1.0, d + 1.0)[:, None] * np.ones(draws.shape[1]), axis=0)
     score = special.ndtri((rank - 0.5) / d)
     spread = factors.std(axis=0)
-    scaled = np.where(spread > 0, (factors - factors.mean(axis=0)) / np.where(spread > 0, spread, 1.0), 0.0)
-    found = score.T @ scaled / d
+    found = score.T @ (factors / np.where(spread > 0, spread, np.inf)) / d  # scores have no mean, so factors need none taken out
     total = (found**2).sum(axis=1, keepdims=True)
     return np.asarray(found * np.minimum(1.0, np.sqrt(0.98 / np.maximum(total, 1e-12))))

@@ -73,7 +73,8 @@ class Measured:
         n, v = self.exposures[row], v * (1.0 - self.late)
         if np.isfinite(self.error[row]):
             off = n * v * r - self.effect[row]
-            return np.asarray(-0.5 * off**2 / (self.error[row] ** 2 + (self.moved[row] * n * v * r) ** 2))
+            variance = self.error[row] ** 2 + (self.moved[row] * n * v * r) ** 2
+            return np.asarray(-0.5 * (off**2 / variance + np.log(variance)))
         b = self.level[row] * b
         mean = np.maximum(n * (b - (v - 1.0) * r) + self.beyond[row], 0.02 * n * (r + b)) / self.odds[row]
         more = (max(self.beyond[row], 0.0) + 1.0) / self.odds[row] ** 2 + (self.moved[row] * mean) ** 2
