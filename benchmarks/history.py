@@ -3,19 +3,22 @@
     python benchmarks/history.py classify "1M arm-days" 2.4 "x bare arrays"
     python benchmarks/history.py                                    # prints the newest of each as the table of the comparison page
 
-A line has the day, the commit, the benchmark, what was measured, the figure, and its unit with the machine's load left out: ratios travel
+A thing measured on more seeds than before replaces what was measured on fewer; a line without a figure ends a thing that is not measured any
+more. A line has the day, the commit, the benchmark, what was measured, the figure, and its unit with the machine's load left out: ratios travel
 between machines, seconds do not.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 FILE = Path(__file__).with_name("history.csv")
+SEEDS = re.compile(r" \((1 seed|(median|mean) of \d+ seeds)\)$")
 COLUMNS = ("date", "commit", "benchmark", "what", "figure", "unit")
 
 
@@ -33,9 +36,12 @@ def append(benchmark: str, what: str, figure: float, unit: str, file: Path = FIL
 def table(file: Path = FILE) -> str:
     """Return the newest figure of each thing measured, as a table in Markdown."""
     with file.open(encoding="utf-8") as lines:
-        newest = {(line["benchmark"], line["what"]): line for line in csv.DictReader(lines)}
+        newest = {(line["benchmark"], SEEDS.sub("", line["what"])): line for line in csv.DictReader(lines)}
     rows = ["| command | what | figure | measured |", "|---|---|---|---|"]
-    for (benchmark, what), line in sorted(newest.items(), key=lambda item: item[0][0]):
+    for (benchmark, _), line in sorted(newest.items(), key=lambda item: item[0][0]):
+        what = line["what"]
+        if not line["figure"]:
+            continue
         figure = f"{float(line['figure']):,g} {line['unit']}"
         rows.append(f"| `python benchmarks/{benchmark}.py` | {what} | {figure} | {line['date']}, {line['commit']} |")
     return "\n".join(rows)
