@@ -3,9 +3,9 @@
     python benchmarks/history.py classify "1M arm-days" 2.4 "x bare arrays"
     python benchmarks/history.py                                    # prints the newest of each as the table of the comparison page
 
-A thing measured on more seeds than before replaces what was measured on fewer; a line without a figure ends a thing that is not measured any
-more. A line has the day, the commit, the benchmark, what was measured, the figure, and its unit with the machine's load left out: ratios travel
-between machines, seconds do not.
+A line has the day, the commit, the benchmark, what was measured, the figure, and its unit with the machine's load left out: ratios travel
+between machines, seconds do not. What was measured on more seeds than before replaces what was measured on fewer; a line without a figure
+ends a thing that is not measured any more.
 """
 
 from __future__ import annotations

@@ -78,6 +78,7 @@ def test_credit_that_was_not_caused(outcomes):
     assert [f.severity for f in found] == ["critical", "ok"]
     assert found[0].measured.estimate == pytest.approx(0.2, abs=0.02)
     assert "count about 20" in found[0].mend
+    assert found[0].threshold == 1.0
 
 
 def test_models_that_disagree_and_touches_that_are_lost(outcomes, batch):

@@ -86,6 +86,31 @@ def test_long_runs_of_unanswered_touches_are_cut_every_window(batch_of):
     assert list(zip(paths["path"], paths["nulls"], strict=True)) == [("a > b", 2.0), ("a", 1.0), ("b", 1.0)]
 
 
+def test_unanswered_touches_are_dated_on_the_day_their_window_ends(batch_of):
+    """Two touches a day apart and one long after, window three days: null on the fourth day from the first of each run."""
+    rows = [touch("1", 0.0, "a"), touch("2", 1.0, "b"), touch("3", 20.0, "a"), touch("end", 60.0, "c", "other")]
+    layer = WindowedAttribution(WINDOW, tags=TAGS, model="markov", replicates=20)
+    book = layer.attribute(batch_of(rows)).state.book
+    assert sorted((book.counts.keys["day"] - DAY0).tolist()) == [3, 23]
+
+
+def test_a_window_of_no_length_takes_what_happens_at_the_same_moment(batch_of):
+    """Credited at the very moment, not a second later; and its unanswered touches are null journeys."""
+    rows = [
+        touch("1", 1.0, "a"),
+        conversion("2", 1.0),
+        touch("3", 2.0, "b", "v"),
+        conversion("4", 2.0 + 1 / 86_400, "v"),
+        touch("end", 9.0, "c", "w"),
+    ]
+    window = AttributionWindow(click="0s", view=None)
+    outcomes = WindowedAttribution(window, tags=TAGS).attribute(batch_of(rows))
+    assert dict(zip((a[0] for a in outcomes.arms), outcomes.per_arm("credit").tolist(), strict=True)) == {"a": 1.0, "b": 0.0, "c": 0.0}
+    assert window.bins("click") == 1
+    paths = event_paths(batch_of(rows), window, tags=TAGS).distinct().to_columns()
+    assert set(zip(paths["path"], paths["conversions"], paths["nulls"], strict=True)) == {("", 1.0, 0.0), ("a", 1.0, 0.0), ("b", 0.0, 1.0)}
+
+
 def test_replicates_of_one_arm_a_channel_are_those_of_the_paths(batch_of):
     """Where each channel is one arm, the interval of its credit is the bootstrap interval of the path model (by other draws)."""
     rng = np.random.default_rng(4)
@@ -93,7 +118,8 @@ def test_replicates_of_one_arm_a_channel_are_those_of_the_paths(batch_of):
     for u in range(400):
         n = int(rng.integers(1, 4))
         rows += [touch(f"{u}.{i}", 0.2 * i + u % 9, "abc"[int(rng.integers(3))], f"u{u}") for i in range(n)]
-        rows += [conversion(f"c{u}", 0.2 * n + u % 9, f"u{u}")] if rng.random() < 0.3 else []
+        worth = 90.0 if rows[-1]["platform"] == "a" else 1.0  # so that credit in conversions and in revenue differ
+        rows += [conversion(f"c{u}", 0.2 * n + u % 9, f"u{u}", worth)] if rng.random() < 0.3 else []
     rows.append(touch("end", 20.0, "a", "other"))
     batch = batch_of(rows)
     outcomes = WindowedAttribution(WINDOW, tags=TagSchema(arm=("platform",)), model="markov", replicates=2000).attribute(batch)

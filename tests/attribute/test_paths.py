@@ -202,6 +202,20 @@ def test_hostile_paths_give_right_sums_and_never_nan(model, paths, conversions, 
     assert "nan" not in repr(credits)
 
 
+def test_the_first_wrong_count_is_named():
+    """Of several the first, by its place and value."""
+    with pytest.raises(InputError, match="conversions of path 1 is no count") as caught:
+        attribute_paths(["a", "b", "c", "d"], conversions=[1, -2, 3, float("inf")])
+    assert caught.value.value == -2.0
+
+
+def test_journeys_without_touches_add_up():
+    """Parts in which nobody was ever touched are added like any others."""
+    bare = PathCounts.of([""], conversions=[2], nulls=[3])
+    both = PathCounts.add([bare, bare])
+    assert (len(both.codes), both.conversions.sum(), both.nulls.sum()) == (0, 4.0, 6.0)
+
+
 @pytest.mark.parametrize(
     ("call", "error"),
     [

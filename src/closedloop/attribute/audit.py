@@ -236,7 +236,7 @@ def _rank_stability(base: Outcomes, batch: EventBatch, attribute: Callable[[Even
 def _sensitivity(name: str, base: Outcomes, others: Sequence[Outcomes], share: float) -> Finding:
     moves = [_moved(_shares(base), _shares(o)) for o in others]
     measured = _range([m for m, _ in moves])
-    changed = sum(_best(o) != _best(base) for o in others) / max(len(others), 1)
+    changed = float(np.mean([_best(o) != _best(base) for o in others]))
     lost = 1 - float(np.mean([o.credits.estimate.sum() for o in others])) / max(float(base.credits.estimate.sum()), 1e-9)
     what = "touches are lost" if name == "dropped_touchpoints" else "touches belong to unlinked identities"
     return Finding(
