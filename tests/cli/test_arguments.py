@@ -197,3 +197,23 @@ def test_a_strangers_file_is_read_with_the_words_that_are_proposed(tmp_path: Pat
     assert "Perhaps" not in shown
     assert run(tmp_path, theirs, *words[:-2]) == 0
     assert "Perhaps: --currency EUR" in capsys.readouterr().out
+
+
+def test_an_export_with_commas_and_days_first_is_read_with_the_words_that_are_proposed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Semicolons, a sign of currency before amounts with a decimal comma, times as in Berlin: one proposal reads it all, to the cent."""
+    lines = ["\ufeffDate/Time;Event;Network;Campaign name;Customer ID;Spend (EUR);Revenue"]
+    for day in range(1, 15):
+        lines.append(f"{day:02d}.03.2026 08:00;Cost;Meta;spring;;€ 1.040,50;")
+        lines += [f"{day:02d}.03.2026 09:{m:02d};Click;Meta;spring;u{day}-{m};;" for m in range(30)]
+        lines.append(f"{day:02d}.03.2026 12:00;Purchase;;;u{day}-3;;79,90")
+    theirs = "\n".join(lines)
+    assert run(tmp_path, theirs) == 1
+    proposed = capsys.readouterr().err.split("perhaps: ")[1]
+    words = shlex.split(re.sub(r"\(or[^)]*\)", "", proposed).replace("UTC", "Europe/Berlin"))
+    assert run(tmp_path, theirs, *words) == 0
+    shown = capsys.readouterr().out
+    assert "quarantined" not in shown.split("duplicates")[0] or re.search(r"quarantined +0", shown)
+    assert re.search(r"Meta +spring +420 +0 +14,567 +14 ", shown)  # clicks, views, spend, credit
+    assert "1,119" in shown  # 14 times 79.90

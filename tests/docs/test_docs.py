@@ -8,6 +8,7 @@ import importlib.util
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -85,17 +86,18 @@ def test_a_certified_toy_platform_takes_under_sixty_lines() -> None:
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "sh")], ids=name)
 def test_every_command_of_closedloop_runs(page: Path, tmp_path: Path) -> None:
     """Commands of the library in a shell block run in the order of the page; the files they need are made by its Python blocks."""
-    commands = [c for _, block in blocks(page, "sh") for c in block.splitlines() if c.startswith("python -m closedloop")]
+    lines = [c for _, block in blocks(page, "sh") for c in block.replace("\\\n", " ").splitlines()]
+    commands = [c for c in lines if c.startswith("python -m closedloop")]
     if not commands:
         pytest.skip("no command of the library on this page")
     environment = {**os.environ, "MPLBACKEND": "Agg"}
     for _, snippet in blocks(page, "python"):
         if "# file:" in snippet.splitlines()[0]:
             (tmp_path / snippet.splitlines()[0].split("# file:")[1].strip()).write_text(snippet, encoding="utf-8")
-    for _, text in blocks(page, "csv"):
-        (tmp_path / "events.csv").write_text(text, encoding="utf-8")
+    for file, (_, text) in zip(("events.csv", "export.csv"), blocks(page, "csv"), strict=False):
+        (tmp_path / file).write_text(text, encoding="utf-8")
     for command in commands:
-        words = command.split("  #")[0].split()
+        words = shlex.split(command, comments=True)
         done = subprocess.run(
             [sys.executable, *words[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
         )

@@ -49,6 +49,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--preset", help="a known export, such as open_bandit (found from the columns where possible)")
         command.add_argument("--zone", help="time zone of times without one, such as Europe/Berlin")
         command.add_argument("--time-unit", choices=("s", "ms", "us", "ns"), help="what whole-number times count since 1970")
+        command.add_argument("--time-format", help="how times are written, such as '%%d.%%m.%%Y %%H:%%M' (default: ISO 8601)")
+        command.add_argument(
+            "--decimal", choices=(".", ","), help="decimal sign of amounts with a currency or groups, such as 1.234,50 EUR"
+        )
         command.add_argument("--currency", help="the one currency to keep, such as EUR (default: the one the rows have)")
         command.add_argument("--encoding", default="utf-8", help="encoding of text files (default utf-8)")
         command.add_argument("--separator", help="separator of CSV files (default: found from the header)")

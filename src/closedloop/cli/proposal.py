@@ -20,8 +20,12 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+_SIGNS = {"€": "EUR", "$": "USD", "£": "GBP"}
+_DAY = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4})(?:([ ,T]+)\d{1,2}:\d\d(:\d\d)?( ?[AaPp][Mm])?)?$")
+
+
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"\(.*?\)", "", name).lower()).strip("_")
 
 
 def proposed(columns: Sequence[str], mapped: Collection[str]) -> dict[str, str]:
@@ -48,10 +52,10 @@ def proposed(columns: Sequence[str], mapped: Collection[str]) -> dict[str, str]:
 def kinds(words: Collection[str]) -> dict[str, str]:
     """Return ``{"their word": "our kind"}`` for words that look like one.
 
-    >>> kinds(["Purchase", "visit", "scroll", "click"])
-    {'Purchase': 'conversion', 'visit': 'click'}
+    >>> kinds(["Purchase", "visit", "scroll", "click", "Click"])
+    {'Purchase': 'conversion', 'visit': 'click', 'Click': 'click'}
     """
-    return {word: ours for word in words if word not in _KINDS for ours, names in _KINDS.items() if _plain(word) in names}
+    return {word: ours for word in words if word not in _KINDS for ours, names in _KINDS.items() if _plain(word) in (ours, *names)}
 
 
 def lacks_zone(moments: Iterable[object]) -> bool:
@@ -62,6 +66,50 @@ def lacks_zone(moments: Iterable[object]) -> bool:
     """
     texts = [moment for moment in moments if isinstance(moment, str) and moment[:1].isdigit() and ":" in moment]
     return bool(texts) and not any(re.search(r"(Z|[+-]\d\d:?\d\d| [A-Z]{3,4})$", text.strip()) for text in texts)
+
+
+def time_format(moments: Iterable[object]) -> tuple[str, bool] | None:
+    """Return how days are written where not in ISO 8601, and whether day and month might be the other way round; None where ISO or unknown.
+
+    >>> time_format(["01.09.2026 14:25"]), time_format(["9/1/2026", "9/13/2026"]), time_format(["2026-09-01"])
+    (('%d.%m.%Y %H:%M', False), ('%m/%d/%Y', False), None)
+    """
+    found = [_DAY.match(str(moment).strip()) for moment in moments if moment]
+    if not found or not all(found):
+        return None
+    parts = [match.groups() for match in found if match]
+    _, sign, _, _, gap, seconds, noon = parts[0]
+    day_first = sign == "." or any(int(p[0]) > 12 for p in parts)
+    unsure = not day_first and not any(int(p[2]) > 12 for p in parts)
+    form = sign.join(("%d", "%m") if day_first or unsure else ("%m", "%d")) + f"{sign}%Y"
+    if gap:
+        form += (
+            gap + ("%I" if noon else "%H") + ":%M" + (":%S" if seconds else "") + ((" " if noon[0] == " " else "") + "%p" if noon else "")
+        )
+    return form, unsure
+
+
+def decimal_sign(amounts: Iterable[object]) -> str | None:
+    """Return the decimal sign of amounts that are not plain numbers, None where all are.
+
+    >>> decimal_sign(["€ 1.234,50", "3,5"]), decimal_sign(["$1,234.50"]), decimal_sign(["12.5", "3"])
+    (',', '.', None)
+    """
+    texts = [text.strip() for text in amounts if isinstance(text, str) and re.search(r"\d", text)]
+    if all(re.fullmatch(r"[+-]?\d*\.?\d+(e[+-]?\d+)?", text) for text in texts):
+        return None
+    return "," if any(re.search(r"\d,\d{1,2}\D*$", text) for text in texts) else "."
+
+
+def currency_of(names: Iterable[str], amounts: Iterable[object]) -> str:
+    """Return the currency that a column's name or an amount's sign tells, EUR as an example where none does.
+
+    >>> currency_of(["Spend (USD)"], []), currency_of(["cost"], ["£ 5"]), currency_of(["cost"], ["5"])
+    ('USD', 'GBP', 'EUR')
+    """
+    named = [found[1] for name in names if (found := re.search(r"\b([A-Z]{3})\b", name))]
+    signs = [code for amount in amounts for sign, code in _SIGNS.items() if sign in str(amount)]
+    return next(iter([*named, *signs]), "EUR")
 
 
 def as_words(mapping: Mapping[str, str], values: Mapping[str, str]) -> str:

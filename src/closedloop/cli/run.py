@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from closedloop.attribute import WindowedAttribution
 from closedloop.classify import BayesClassifier
 from closedloop.cli.progress import Steps
-from closedloop.cli.proposal import as_words, kinds, lacks_zone, proposed
+from closedloop.cli.proposal import as_words, currency_of, decimal_sign, kinds, lacks_zone, proposed, time_format
 from closedloop.errors import InputError, MissingColumnError
 from closedloop.ingest import PRESETS, TableIngestor
 from closedloop.ingest.doors import chunks
@@ -39,20 +40,29 @@ def _first(path: str, encoding: str, separator: str | None) -> Mapping[str, Any]
 
 
 def _perhaps(
-    first: Mapping[str, Any], mapping: Mapping[str, str], values: Mapping[str, Mapping[str, str]], zone: str | None, currency: str | None
+    first: Mapping[str, Any], mapping: Mapping[str, str], values: Mapping[str, Mapping[str, str]], options: argparse.Namespace
 ) -> str:
     """Return words that would read more of the file, "" when there is nothing to propose."""
     free = [c for c in first if c not in mapping]
     more = proposed(free, {*mapping.values(), *(c for c in free if c in FIELDS)})
-    theirs = next((column for column, field in {**mapping, **more}.items() if field == "kind"), "kind")
+    column_of = {field: column for column, field in {**{f: f for f in FIELDS}, **mapping, **more}.items()}
+    theirs = column_of["kind"]
     said = {str(word) for word in first[theirs].dropna().unique()} if theirs in first else set()
     words = as_words(more, kinds(said - set(values.get("kind", {}))))
-    when = next((column for column, field in {**mapping, **more}.items() if field == "occurred_at"), "occurred_at")
-    if zone is None and when in first and lacks_zone(first[when].dropna().head(100)):
+    when = column_of["occurred_at"]
+    moments = [] if when not in first else first[when].dropna().head(100).tolist()
+    form = time_format(moments) if options.time_format is None else None
+    if form is not None:
+        words += f" --time-format {shlex.quote(form[0])}" + (" (or %m first, if months are written before days)" if form[1] else "")
+    if options.zone is None and lacks_zone(moments):
         words += " --zone UTC (or yours, such as Europe/Berlin)"
-    fields = {*first, *mapping.values(), *more.values()}
-    if currency is None and "currency" not in fields and fields & {"cost", "value"}:
-        words += " --currency EUR (or yours)"
+    amounts = {field: first[column_of[field]].dropna().head(1000).tolist() for field in ("cost", "value") if column_of[field] in first}
+    sign = decimal_sign(text for column in amounts.values() for text in column)
+    if sign is not None and options.decimal is None:
+        words += f" --decimal {sign}"
+    if options.currency is None and column_of["currency"] not in first and amounts:
+        code = currency_of([column_of[field] for field in amounts], [text for column in amounts.values() for text in column])
+        words += f" --currency {code} (or yours)"
     return words.strip()
 
 
@@ -89,6 +99,8 @@ def ingestor_for(
         preset=preset,
         zone=options.zone,
         time_unit=options.time_unit,
+        time_format=options.time_format,
+        decimal=options.decimal,
         currency=options.currency,
         encoding=options.encoding,
         separator=options.separator,
@@ -109,7 +121,7 @@ def run(options: argparse.Namespace, mapping: dict[str, str], values: dict[str, 
         if not Path(path).is_file():
             raise InputError("no such file", "FILE", path, "check the path")
     first = _first(options.files[0], options.encoding, options.separator)
-    steps, perhaps = Steps(), _perhaps(first, mapping, values, options.zone, options.currency)
+    steps, perhaps = Steps(), _perhaps(first, mapping, values, options)
     try:
         ingestor = ingestor_for(options, mapping, values, list(first))
         with steps.around("reading"):

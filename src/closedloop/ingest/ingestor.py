@@ -26,8 +26,9 @@ from closedloop.ingest.schema import Failure, failures
 from closedloop.ingest.shielding import shielded
 from closedloop.ingest.tagging import missing_tag
 from closedloop.ingest.times import zone_of
-from closedloop.ingest.typed import FIELDS, NEEDED, checked_frame, read_events
+from closedloop.ingest.typed import FIELDS, NEEDED, NUMBERS, TIMES, checked_frame, read_events
 from closedloop.ingest.wording import missing_column
+from closedloop.ingest.written import as_read, check_written
 from closedloop.records.batch import EventBatch
 from closedloop.records.quarantine import Ingested, Quarantine, TagReport
 from closedloop.records.tags import TagSchema
@@ -51,6 +52,8 @@ class TableIngestor:
         values: ``{"our_field": {"their value": "ours"}}``, for kinds of other names and for spellings to be merged.
         zone: The time zone of times without one; None refuses them.
         time_unit: What whole-number times count since 1970: ``s``, ``ms``, ``us`` or ``ns``.
+        time_format: How times are written where not in ISO 8601, as for `datetime.strftime`: ``"%d.%m.%Y %H:%M"``.
+        decimal: ``","`` or ``"."`` where amounts are written as people do, with a currency or groups of three digits: ``"1.234,50 EUR"``.
         currency: The one currency of the batch; rows in another one are quarantined. None takes the one the rows have.
         rates: Units of ``currency`` for one unit of another, ``{"USD": 0.9}``, or by day, ``{"USD": {"2026-01-01": 0.9}}``.
         preset: A known export, such as ``"open_bandit"``.
@@ -73,6 +76,8 @@ class TableIngestor:
     values: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict, kw_only=True)
     zone: str | tzinfo | None = attrs.field(default=None, kw_only=True)
     time_unit: str | None = attrs.field(default=None, kw_only=True)
+    time_format: str | None = attrs.field(default=None, kw_only=True)
+    decimal: str | None = attrs.field(default=None, kw_only=True)
     currency: str | None = attrs.field(default=None, kw_only=True)
     rates: Mapping[str, Rate] = attrs.field(factory=dict, kw_only=True)
     preset: Preset | None = attrs.field(default=None, converter=_preset, kw_only=True)
@@ -83,6 +88,7 @@ class TableIngestor:
 
     def __attrs_post_init__(self) -> None:
         zone_of(self.zone)
+        check_written(self.time_format, self.decimal)
         check_rates(self.rates, self.currency)
         for name, fields in (("mapping", self.mapping.values()), ("constants", self.constants), ("values", self.values)):
             for field in fields:
@@ -194,7 +200,8 @@ class TableIngestor:
         n = chunk.n if events.rows is None else len(events.rows)
         row = np.arange(n, dtype=np.int64) if events.rows is None else events.rows
         zone = zone_of(self.zone or (self.preset.zone if self.preset else None))
-        typed = read_events(events.columns, n, zone=zone, time_unit=self.time_unit or (self.preset.time_unit if self.preset else None))
+        columns = as_read(events.columns, TIMES, NUMBERS, self.time_format, self.decimal)
+        typed = read_events(columns, n, zone=zone, time_unit=self.time_unit or (self.preset.time_unit if self.preset else None))
         refused: list[Failure] = []
         if self.privacy is not None:
             typed, refused = shielded(typed, self.privacy)

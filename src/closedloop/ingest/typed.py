@@ -44,7 +44,11 @@ NUMBERS = ("cost", "value", "quantity")
 
 FAULT_MEANING: dict[int, tuple[str, str]] = {
     MISSING: ("is missing", "give it, or map the column that holds it"),
-    UNREADABLE: ("cannot be read", "write times as ISO 8601 (2026-01-31T12:00:00Z) and numbers with a point (12.34)"),
+    UNREADABLE: (
+        "cannot be read",
+        "write times as ISO 8601 (2026-01-31T12:00:00Z) and numbers with a point (12.34), or say how they are written: "
+        "time_format='%d.%m.%Y %H:%M' (--time-format), decimal=',' (--decimal)",
+    ),
     NAIVE: ("has no time zone", "write an offset (2026-01-31T12:00:00Z), or say the zone: zone='UTC' (--zone UTC)"),
     GAP: ("does not exist once on that clock (change of summer time)", "write the time with its offset"),
     NOT_A_NUMBER: ("is NaN", "give a number, or leave it empty where there is none"),

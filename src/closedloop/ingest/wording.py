@@ -16,6 +16,8 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
         "event_time",
         "event_timestamp",
         "datetime",
+        "date_time",
+        "event_date",
         "date",
         "ts",
         "created_at",

@@ -154,7 +154,7 @@ class Quarantine:
         return f"Quarantine: {len(self):,} rows" + (f", the first {shown} of them" if shown < len(self) else "")
 
     def __repr__(self) -> str:
-        shown = self.head(30)
+        shown = self.head(10)
         return text_table(_columns(shown), title=self._title(len(shown)))
 
     def _repr_html_(self) -> str:

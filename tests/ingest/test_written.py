@@ -1,0 +1,91 @@
+"""Times and amounts as people write them elsewhere: read as told, and set aside in their own words where they do not fit."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from closedloop.errors import ConfigurationError
+from closedloop.ingest import TableIngestor
+from closedloop.ingest.written import as_read
+from closedloop.records.tags import TagSchema
+
+TAGS = TagSchema(arm=("campaign",))
+
+
+def amounts(texts, decimal):
+    return as_read({"cost": pd.Series(texts)}, (), ("cost",), None, decimal)["cost"].tolist()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    cents=st.integers(-(10**11), 10**11),
+    group=st.sampled_from(["", ".", " ", "\u00a0", "\u202f", "'"]),
+    before=st.sampled_from(["", "€ ", "€", "EUR ", "$"]),
+    behind=st.sampled_from(["", " €", " EUR", "\u00a0kr"]),
+)
+def test_amounts_of_either_custom_are_read_to_the_cent(cents, group, before, behind):
+    """1.234,50 and 1,234.50 with a currency before or behind, and with any sign of groups, are what they say."""
+    whole, rest = divmod(abs(cents), 100)
+    sign = "-" if cents < 0 else ""
+    comma = f"{sign}{before}{whole:,}".replace(",", group) + f",{rest:02d}{behind}"
+    point = f"{before}{sign}{whole:,}".replace(",", "," if group == "." else group) + f".{rest:02d}{behind}"
+    assert [float(text) for text in amounts([comma], ",") + amounts([point], ".")] == [cents / 100] * 2
+
+
+@pytest.mark.parametrize("text", ["12,34,56", "1.23,4", "12 apples and 3", "1.234.50", "--5", "€", "", "5 5", "1,5e3", "9" * 70])
+def test_what_is_no_amount_stays_as_it_is(text):
+    assert amounts([text], ",") == [text]
+
+
+def test_numbers_that_are_none_of_texts_stay():
+    """A column of numbers is not touched, nor a number or a gap between texts."""
+    plain = pd.Series([1.5, 2.0])
+    assert as_read({"cost": plain}, (), ("cost",), None, ",")["cost"] is plain
+    assert amounts(["3,5", 7, None], ",") == ["3.5", 7, None]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    moment=st.datetimes(datetime(1995, 1, 1), datetime(2190, 1, 1)).map(  # noqa: DTZ001
+        lambda t: t.replace(second=0, microsecond=0)
+    ),
+    form=st.sampled_from(["%d.%m.%Y %H:%M", "%m/%d/%Y %I:%M %p", "%Y%m%d%H%M", "%d %b %Y, %H:%M", "%H:%M %d-%m-%y"]),
+)
+def test_times_come_back_from_their_format(moment, form):
+    """Written in any order and read under the same words, in a stated zone."""
+    if "%y" in form:
+        moment = moment.replace(year=2026)
+    row = {"kind": "click", "occurred_at": moment.strftime(form), "campaign": "a"}
+    done = TableIngestor(TAGS, zone="UTC", time_format=form).ingest([row])
+    assert done.n_accepted == 1
+    assert int(done.batch.occurred_at[0]) == (moment.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def test_offsets_and_zones_and_what_does_not_fit():
+    """An offset that is written counts; without one the zone must be said; what fits neither is set aside in its own words."""
+    with_offset = {"kind": "click", "occurred_at": "02.03.2026 09:00 +0100", "campaign": "a"}
+    done = TableIngestor(TAGS, time_format="%d.%m.%Y %H:%M %z").ingest([with_offset])
+    assert done.batch.occurred_at.view("datetime64[us]")[0] == np.datetime64("2026-03-02T08:00:00")
+    rows = [{**with_offset, "occurred_at": "02.03.2026 09:00"}, {**with_offset, "occurred_at": "32.03.2026 09:00"}]
+    bare = TableIngestor(TAGS, time_format="%d.%m.%Y %H:%M").ingest(rows)
+    assert [(r.reason, r.value.strip("'")) for r in bare.quarantine.rows] == [
+        ("has no time zone", "02.03.2026 09:00"),
+        ("cannot be read", "32.03.2026 09:00"),
+    ]
+    berlin = TableIngestor(TAGS, time_format="%d.%m.%Y %H:%M", zone="Europe/Berlin").ingest(rows[:1])
+    assert berlin.batch.occurred_at.view("datetime64[us]")[0] == np.datetime64("2026-03-02T08:00:00")
+
+
+@pytest.mark.parametrize(
+    ("words", "field"), [({"time_format": "%H:%M"}, "time_format"), ({"time_format": "day"}, "time_format"), ({"decimal": ";"}, "decimal")]
+)
+def test_words_that_say_nothing_are_refused(words, field):
+    with pytest.raises(ConfigurationError) as caught:
+        TableIngestor(TAGS, **words)
+    assert caught.value.field == field
