@@ -58,6 +58,7 @@ def test_check_stops_after_health(tmp_path: Path, capsys: pytest.CaptureFixture[
         ("kind,occurred_at\nclick,2026-03-01T10:00:00Z\n", "campaign"),
         (GOOD.replace("Z,", ","), "zone"),
         (b"\xff\xfe\x00k\x00i\x00n\x00d" * 3, "encod"),
+        (b"PK\x03\x04\x14\x00\x06\x00", "save the sheet as CSV"),
     ],
 )
 def test_bad_files_name_the_fault_and_the_mend(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | bytes, said: str) -> None:
@@ -72,6 +73,8 @@ def test_a_missing_file_and_unreadable_words(tmp_path: Path, capsys: pytest.Capt
     """A path that is not there, a window that is none, a map without equals sign."""
     assert main(["run", str(tmp_path / "none.csv")]) == 1
     assert "none.csv" in capsys.readouterr().err
+    assert main(["run", str(tmp_path)]) == 1
+    assert "a pattern: folder/*.parquet" in capsys.readouterr().err
     assert run(tmp_path, GOOD, "--window-click", "a week") == 1
     assert "7d" in capsys.readouterr().err
     assert run(tmp_path, GOOD, "--map", "ts") == 1

@@ -118,7 +118,7 @@ def run(options: argparse.Namespace, mapping: dict[str, str], values: dict[str, 
     """Read the files, rank, plan without sending, and write the report; ``check`` stops after health."""
     window = AttributionWindow(click=_off(options.window_click), view=_off(options.window_view))
     for path in options.files:
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise InputError("no such file", "FILE", path, "check the path")
     first = _first(options.files[0], options.encoding, options.separator)
     steps, perhaps = Steps(), _perhaps(first, mapping, values, options)

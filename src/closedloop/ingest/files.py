@@ -21,6 +21,7 @@ from closedloop.errors import ConfigurationError, InputError, MissingExtraError
 from closedloop.ingest.doors import Chunk, arrow_chunks, dict_chunks, frame_chunk
 from closedloop.ingest.lines import Broken, json_rows, separated_rows
 
+_ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods and .zip; .xls
 _SUFFIXES = (".csv", ".tsv", ".txt", ".ndjson", ".jsonl", ".json", ".parquet", ".pq")
 _PACKED = (".gz", ".zst")
 
@@ -49,6 +50,9 @@ def file_chunks(path: Path, *, encoding: str, separator: str | None, rows_at_onc
         raise InputError("there is no such file", "rows", str(path), "check the path")
     if path.stat().st_size == 0:
         raise InputError("the file is empty", "rows", str(path), "export it again, with a header line")
+    with path.open("rb") as file:
+        if file.read(4) in _ARCHIVES:
+            raise InputError("the file is a spreadsheet or a zip archive", "rows", str(path), "save the sheet as CSV (UTF-8), or unpack it")
     name = path.name.lower()
     for packed in _PACKED:
         name = name.removesuffix(packed)
