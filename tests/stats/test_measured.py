@@ -3,7 +3,7 @@
 import attrs
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from closedloop.records.arms import Arms
 from closedloop.records.causes import CausalEvidence
@@ -11,7 +11,7 @@ from closedloop.records.interval import Intervals
 from closedloop.records.lift import LiftResult
 from closedloop.records.outcomes import Cohorts, ConversionDays, Outcomes, SpendDays
 from closedloop.records.window import AttributionWindow
-from closedloop.stats.measured import measured_by
+from closedloop.stats.measured import Measured, measured_by
 
 ARMS = Arms.of(("platform",), [("google",), ("meta",)])
 COUNTS = {"treated": 90.0, "control": 20.0, "treated_users": 8000.0, "control_users": 2000.0}
@@ -114,3 +114,55 @@ def test_a_test_of_no_arm_counts_nothing():
     none, covered_none = measured_by(CausalEvidence(tests=[gone]), found, ARMS, np.array([6000.0, 6000.0]), rate)
     assert not len(none.control)
     assert not covered_none.any()
+
+
+@pytest.mark.parametrize(("level", "late", "moved", "beyond"), [(1.0, 0.0, 0.0, 0.0), (0.5, 0.1, 0.3, 12.0), (2.0, 0.2, 0.1, -4.0)])
+def test_a_holdout_counts_as_a_negative_binomial(level, late, moved, beyond):
+    """scipy's, of the stated mean, with the noise of what is not credited and what the background does meanwhile beside Poisson's."""
+    n, control, odds = 5000.0, 18.0, 4.0
+    one, r, b, v = np.ones(1), np.array([0.004, 0.01]), np.array([0.02, 0.015]), np.array([1.3, 1.1])
+    measured = Measured(
+        arm=np.zeros(1, dtype=int), exposures=n * one, control=control * one, odds=odds * one, beyond=beyond * one, effect=np.nan * one,
+        error=np.nan * one, moved=moved * one, level=level * one, late=late,
+    )  # fmt: skip
+    seen = v * (1 - late)
+    mean = (n * (level * b - (seen - 1) * r) + beyond) / odds
+    more = (max(beyond, 0.0) + 1) / odds**2 + (moved * mean) ** 2
+    k = mean**2 / more
+    peer = stats.nbinom.logpmf(control, k, k / (k + mean)) + special.gammaln(control + 1)
+    np.testing.assert_allclose(measured.log_likelihood(0, r, b, v), peer, rtol=1e-9)
+    low = measured.log_likelihood(0, r, 0.0 * b, 9.0 * v)  # where the mean would be negative: two hundredths of what is credited
+    mean = np.full(2, 0.02 * n * r / odds)
+    k = mean**2 / ((max(beyond, 0.0) + 1) / odds**2 + (moved * mean) ** 2)
+    np.testing.assert_allclose(low, stats.nbinom.logpmf(control, k, k / (k + mean)) + special.gammaln(control + 1), rtol=1e-9)
+
+
+def test_a_stated_effect_weighs_as_its_normal():
+    """Of the caused conversions of the treated: exposures times what is caused and seen of it."""
+    one, r = np.ones(1), np.array([0.01, 0.02])
+    measured = Measured(
+        arm=np.zeros(1, dtype=int), exposures=4000 * one, control=0 * one, odds=one, beyond=0 * one, effect=70 * one, error=9 * one,
+        moved=0 * one, level=one, late=0.1,
+    )  # fmt: skip
+    found = measured.log_likelihood(0, r, r, np.full(2, 1.2))
+    peer = stats.norm.logpdf(70.0, 4000 * 1.2 * 0.9 * r, 9.0)
+    assert found[1] - found[0] == pytest.approx(peer[1] - peer[0])
+
+
+def test_levels_far_apart_are_cut_at_twenty():
+    """A test at a hundredth, or at a hundred times today's conversions, is read at a twentieth, or at twenty times."""
+    found = outcomes((1.0, 1.0), conversions=[200.0] * 60)
+    for then, level in ((2.0, 0.05), (20_000.0, 20.0)):
+        test = LiftResult(where={"platform": "google"}, attributed=40.0, exposures=4000.0, conversions_per_day=then, **COUNTS)
+        assert row(test, found).level.tolist() == [level]
+
+
+def test_a_stated_effect_is_shared_by_exposure():
+    """Of an effect of 30 and an error of 6, an arm of a third of the exposures takes 10, with the error of independent parts."""
+    found = outcomes((1.0, 1.0))
+    test = LiftResult(attributed=40.0, estimate=30.0, standard_error=6.0)
+    measured, _ = measured_by(CausalEvidence(tests=[test]), found, ARMS, np.array([2000.0, 4000.0]), np.array([0.01, 0.02]))
+    np.testing.assert_allclose(measured.effect, [10.0, 20.0])
+    np.testing.assert_allclose(measured.error, [6.0 / 3**0.5, 6.0 * (2 / 3) ** 0.5])
+    total = 40.0 / (0.01 / 3 + 0.02 * 2 / 3)
+    np.testing.assert_allclose(measured.exposures, [total / 3, 2 * total / 3])

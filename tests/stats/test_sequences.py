@@ -78,3 +78,30 @@ def test_the_ends_of_a_share_are_where_the_mixture_meets_its_limit(count, expect
     mean = integrate.quad(lambda p: mixing.pdf(p) * stats.binom.pmf(count, 80, p), 0, 1, epsabs=1e-13)[0]
     for end in (low, high):
         assert mean / stats.binom.pmf(count, 80, end) == pytest.approx(10.0, rel=1e-4)
+
+
+def test_one_count_or_all_but_one_has_both_ends():
+    """A single count has a low end above zero and all but one a high end under one, each where the mixture meets its limit."""
+    (low,), (high,) = share_sequence(np.array([1.0]), np.array([40.0]), level=0.9)
+    (other_low,), (other_high,) = share_sequence(np.array([39.0]), np.array([40.0]), level=0.9)
+    assert 0 < low < 1 / 40 < high < 1
+    assert (other_low, other_high) == (pytest.approx(1 - high), pytest.approx(1 - low))
+    (least,), (most,) = poisson_rate_sequence(np.array([1.0]), np.array([0.5]), level=0.9, expected_rate=2.0)
+    assert 0 < least < 2.0 < most < np.inf
+    for edge in (least, most):
+        ratio, _ = integrate.quad(lambda r, e=edge: stats.expon.pdf(r, scale=2.0) * (r / e) * np.exp(-0.5 * (r - e)), 0, 60)
+        assert ratio == pytest.approx(10.0, rel=1e-6)
+
+
+def test_e_bh_is_its_definition():
+    """The largest k for which the k-th largest e-value is at least n / (k rate); an equality counts."""
+    rng = np.random.default_rng(4)
+    for _ in range(50):
+        e = rng.lognormal(2, 2, 7)
+        order = np.sort(e)[::-1]
+        k = max((k for k in range(1, 8) if order[k - 1] >= 7 / (k * 0.2)), default=0)
+        assert e_bh(e, rate=0.2).sum() == k
+        assert (np.sort(e[e_bh(e, rate=0.2)])[::-1] == order[:k]).all()
+    assert e_bh(np.array([20.0, 0.0]), rate=0.1).tolist() == [True, False]
+    assert e_bh(np.array([10.0, 10.0]), rate=0.1).tolist() == [True, True]
+    assert not e_bh(np.array([19.9, 9.9]), rate=0.1).any()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy import integrate
+from scipy.stats import binom, norm
 
 from closedloop.stats.sequences_share import certain, log_evidence
 
@@ -93,3 +94,34 @@ def test_empty_and_single_streams_say_nothing():
     assert not worse.any()
     more, _ = log_evidence(np.array([[5.0]]), np.array([[10.0]]))
     np.testing.assert_allclose(more, 0.0, atol=1e-12)
+
+
+def test_it_is_the_mean_over_half_a_normal_of_the_log_odds():
+    """Quadrature over a half-Normal of scale one half, of exact binomial likelihood ratios; the least over the documented exponents."""
+    count, exposure = np.array([[12.0, 5.0], [9.0, 8.0]]), np.array([[4.0, 6.0], [5.0, 2.0]])
+    more, less = log_evidence(count, exposure)
+    for side, sign, found in ((0, 1.0, more), (1, -1.0, less)):
+        least = np.inf
+        for beta in (0.3, 0.5, 0.7, 0.85, 1.0):
+            share = exposure[:, 0] ** beta / (exposure**beta).sum(axis=1)
+
+            def ratio(g, share=share, sign=sign):
+                tilted = np.exp(sign * g) * share / (1 + np.expm1(sign * g) * share)
+                logs = binom.logpmf(count[:, 0], count.sum(axis=1), tilted) - binom.logpmf(count[:, 0], count.sum(axis=1), share)
+                return 2 * norm.pdf(g, 0, 0.5) * np.exp(logs.sum())
+
+            least = min(least, integrate.quad(ratio, 0, 4)[0])
+        assert found[-1, 0] == pytest.approx(np.log(least), abs=0.02), side
+
+
+def test_streams_without_exposure_say_nothing_and_are_asked_nothing():
+    """A period that only one stream was shown in has no null to test; a stream without exposure takes no part of the others'."""
+    count, exposure = np.array([[9.0, 0.0, 4.0]]), np.array([[5.0, 0.0, 5.0]])
+    more, less = log_evidence(count, exposure)
+    assert more[0, 1] == pytest.approx(0.0, abs=1e-12)
+    assert less[0, 1] == pytest.approx(0.0, abs=1e-12)
+    alone = log_evidence(count[:, [0, 2]], exposure[:, [0, 2]])
+    np.testing.assert_allclose(more[0, [0, 2]], alone[0][0])
+    both, weak = certain(np.repeat([[60.0, 0.0, 10.0]], 9, axis=0), np.repeat(exposure, 9, axis=0), alpha=0.1)
+    assert both.tolist() == [True, False, False]
+    assert weak.tolist() == [False, False, True]

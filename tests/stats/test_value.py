@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import integrate, optimize, stats
 
 from closedloop.stats.value import fit_value, log_evidence
 
@@ -67,3 +67,53 @@ def test_the_shape_inside_units_is_one_over_their_squared_variation():
     freedom = sum(len(u) - 1 for u in units)
     found = fit_value(*(np.array([f(u) for u in units], dtype=float) for f in (np.sum, lambda u: (u**2).sum(), len)))
     assert found.p == pytest.approx((freedom + 2) / (squares + 2))
+
+
+def units(seed, n=40, q=4.0):
+    rng = np.random.default_rng(seed)
+    size = rng.integers(0, 12, n).astype(float)
+    mean = 60.0 / rng.gamma(q, 1.0, n)
+    single = [rng.gamma(2.0, mean[i] / 2.0, int(size[i])) for i in range(n)]
+    return np.array([s.sum() for s in single]), np.array([(s**2).sum() for s in single]), size
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_fit_is_the_largest_penalised_likelihood(seed):
+    """A free search by scipy over q and gamma finds no more than the grid of q does, and the gamma of each q is the best one."""
+    value, squared, n = units(seed)
+    found = fit_value(value, squared, n)
+    used = n > 0
+    m, x = value[used] / n[used], n[used]
+
+    def total(log_q, log_gamma):
+        q = np.exp(log_q)
+        prior = stats.halfcauchy.logpdf(q**-0.5) + np.log(q**-0.5)  # of the relative spread, as a density of log q
+        return log_evidence(m, x, found.p, q, np.exp(log_gamma)).sum() + prior
+
+    best = optimize.minimize(lambda v: -total(*v), [np.log(found.q), np.log(found.gamma)], method="Nelder-Mead", options={"xatol": 1e-6})
+    assert total(np.log(found.q), np.log(found.gamma)) >= -best.fun - 0.1
+    assert abs(np.log(found.q) - best.x[0]) < 0.6 * np.log(400 / 1.5) / 23
+    given = optimize.minimize_scalar(lambda g: -total(np.log(found.q), g), bounds=(-5, 12), method="bounded", options={"xatol": 1e-9})
+    assert np.log(found.gamma) == pytest.approx(given.x, abs=1e-5)
+
+
+def test_the_posterior_is_scipys_inverse_gamma():
+    """Mean and quantiles of ``p / nu``, with ``nu`` updated by each unit's conversions; units without take what is common."""
+    value, squared, n = units(3)
+    found = fit_value(value, squared, n)
+    np.testing.assert_allclose(found.shape, found.q + found.p * n)
+    np.testing.assert_allclose(found.scale, found.p * (found.gamma + value))
+    peer = stats.invgamma(found.shape, scale=found.scale)
+    np.testing.assert_allclose(found.mean, peer.mean())
+    np.testing.assert_allclose(found.quantile(0.2), peer.ppf(0.2))
+
+
+def test_spread_ends_where_it_is_as_good_as_none():
+    """Equal values: no spread inside units nor between them beyond the ends of what is searched, 400; wild ones: 0.05."""
+    n = np.full(60, 900.0)
+    alike = fit_value(20.0 * n, 400.0 * n, n)
+    assert (alike.p, alike.q) == (400.0, pytest.approx(400.0))
+    wild = fit_value(np.array([100.0]), np.array([1e6]), np.array([100.0]))
+    assert wild.p == 0.05
+    far = fit_value(np.exp(np.linspace(-9, 9, 60)) * 9, np.exp(np.linspace(-18, 18, 60)) * 9.5, np.full(60, 9.0))
+    assert far.q == pytest.approx(1.5)
