@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import attrs
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
@@ -137,3 +138,51 @@ def test_gains_of_random_changes_are_those_of_their_own_arms(signals_of):
     for d in plan.decisions:
         assert d.gain.estimate == pytest.approx(rates[d.arm] * ((d.after.units / d.before.units) ** 0.68 - 1), rel=0.1)
     assert plan.gain.estimate == pytest.approx(sum(d.gain.estimate for d in plan.decisions), abs=0.2)
+
+
+def test_power_is_what_its_expansion_says(signals_of):
+    """Against the curve itself: what days at plus and minus the amplitude lose, what a Poisson count tells of an exponent, and what
+    an optimum moved by the error wins."""
+    signals = attrs.evolve(signals_of([20.0, 60.0], [100.0, 100.0], value=[3.0, 1.0]), dispersion=np.array([1.0, 2.0]))
+    p = BudgetDecider(Constraints(**QUIET), prior=ResponsePrior(power=(0.5, 1.2)), response="prior").problem(signals, None)
+    e = Excitation(amplitude=0.01, block_days=9, use_days=30.0, alike=1.0)
+    found = power(p, p.known, e)
+    beta, level = expit(0.5), p.curves.value(p.limits.now)
+    np.testing.assert_allclose(level, [60.0, 60.0], rtol=1e-3)
+    lost = level * (1 - 0.5 * ((1 + 0.01) ** beta + (1 - 0.01) ** beta))
+    np.testing.assert_allclose(found.cost, lost, rtol=1e-3)
+    before = 1.2 * beta * (1 - beta)
+    np.testing.assert_allclose(found.sd_before, before, rtol=1e-6)
+    counts = level / np.array([3.0, 1.0]) / np.array([1.0, 2.0]) * 9
+    np.testing.assert_allclose(found.sd_after, (1 / before**2 + counts * 0.01**2) ** -0.5, rtol=1e-3)
+    marginal = (found.sd_before**2 - found.sd_after**2) / beta**2  # variance of the log marginal value that is removed
+    moved = np.sqrt(marginal) / (1 - beta)  # relative error of a budget that misses its optimum by so much
+    missed = 0.5 * beta * (1 - beta) * level * moved**2
+    np.testing.assert_allclose(found.worth, missed, rtol=1e-3)
+    np.testing.assert_array_equal(found.proposed, found.worth * 30 > found.cost * 9)
+    assert not power(p, np.array([False, False]), e).proposed.any()
+
+
+def test_defaults_are_those_that_are_written_down():
+    """A tenth for a week, used for eight weeks, at half a hundredth of all outcomes; seed 0."""
+    assert Excitation() == Excitation(amplitude=0.1, block_days=7, use_days=56.0, max_cost=0.005, alike=0.05, seed=0)
+    Excitation(amplitude=0.5, block_days=1, max_cost=1.0)
+    for wrong in ({"amplitude": 0.0}, {"amplitude": 0.51}, {"use_days": 0.0}, {"max_cost": -0.01}):
+        with pytest.raises(ConfigurationError):
+            Excitation(**wrong)
+
+
+def test_no_more_is_spent_than_the_largest_cost(signals_of):
+    """Pairs are made as long as the sum of their costs stays within the share of all outcomes: none, one or two of two."""
+    signals = signals_of([20, 30, 25, 40], [100] * 4)
+    whole = decide(signals, max_cost=1.0).provenance["excitation"]
+    outcome = 20 + 30 + 25 + 40
+    assert len(whole["changes"]) == 4
+    problem = BudgetDecider(Constraints(**QUIET)).problem(signals, None)
+    table = power(problem, problem.known, Excitation(block_days=8))
+    assert whole["cost_a_day"] == pytest.approx(table.cost.sum())
+    assert table.cost.sum() == pytest.approx(0.5 * 0.68 * 0.32 * outcome * 0.01, rel=0.02)
+    share = whole["cost_a_day"] / outcome
+    for factor, changes in ((1.01, 4), (0.99, 2), (0.3, 0)):
+        found = decide(signals, max_cost=share * factor).provenance["excitation"]
+        assert len(found["changes"]) == changes, factor

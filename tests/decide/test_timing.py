@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from closedloop.decide import BudgetDecider
-from closedloop.decide.timing import share_seen
+from closedloop.decide.allocate import allocate
+from closedloop.decide.evidence import draw_for
+from closedloop.decide.timing import share_seen, switching_cost, value_of_timing
 from closedloop.records.decision import Constraints
 from closedloop.stats.response import ResponsePrior
 
@@ -135,3 +137,49 @@ def test_worth_is_in_the_unit_of_the_value_and_waiting_is_not(signals_of):
     one, seven = (values(decider.decide(signals_of([3, 5], [100, 100], days=7, value=[v, v]), horizon=14)) for v in (1.0, 7.0))
     assert np.array(one).min() > 0.5
     np.testing.assert_allclose(seven, 7 * np.array(one), rtol=5e-3)
+
+
+def test_values_under_doubt_are_those_of_conjugate_futures(signals_of):
+    """Future by future: counts update Gamma levels, two roots split a total as the squares of their levels, and each value is written out."""
+    signals = attrs.evolve(signals_of([4.0, 6.0], [100, 100], days=7), dispersion=np.array([1.0, 1.5]))
+    p = BudgetDecider(Constraints(minimum_volume=0, max_step=0.9), prior=SURE, response="prior").problem(signals, None)
+    joint = draw_for(p, np.arange(2), np.random.default_rng(4), 300)
+    allocation = allocate(p.curves, p.limits, p.known, p.known)
+    cost, looks, horizon, scenarios = np.array([0.3, 0.2]), (1.0, 3.0), 8.0, 5
+    found = value_of_timing(
+        p, p.limits, p.known, allocation, joint, horizon=horizon, cost=cost, looks=looks, scenarios=scenarios, rng=np.random.default_rng(7)
+    )
+    conversions = joint.level.astype(float)
+    mean, variance = conversions.mean(axis=0), conversions.var(axis=0)
+    level, now, after, phi = p.curves.value(p.limits.now), p.limits.now, allocation.after, np.array([1.0, 1.5])
+    rng = np.random.default_rng(7)
+    truths, noise = conversions[rng.integers(0, 300, scenarios)], int(rng.integers(0, 2**62))
+
+    def root(scale, s):
+        return scale * np.sqrt(s / now)
+
+    def gain(scale, s, price):
+        return root(scale, s) - root(scale, now) - price * (s - now)
+
+    first = gain(level, after, allocation.prices)
+    act, wait = np.zeros((2, scenarios, 2)), np.zeros((2, scenarios, 2))
+    for j, k in enumerate(looks):
+        for s in range(scenarios):
+            for out, at in ((act, after), (wait, now)):
+                days = k * share_seen(p, k) * np.sqrt(at / now)  # of evidence at the recent spend
+                seen = np.random.default_rng([noise, j, s]).poisson(truths[s] * days) / phi
+                new = level * (mean**2 / variance + seen) / (mean / variance + days / phi) / mean
+                best = now.sum() * new**2 / (new**2).sum()
+                price = 0.5 * new / np.sqrt(best * now)
+                change = gain(new, best, price) - cost / (horizon - k)
+                keep = gain(new, after, price) if out is act else 0.0
+                out[j, s] = (horizon - k) * np.maximum(keep, change)
+        act[j] += k * first - cost
+    look = wait.mean(axis=1).argmax(axis=0)
+    one = np.arange(2)
+    np.testing.assert_allclose(found.act, act.mean(axis=1)[look, one], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found.wait, wait.mean(axis=1)[look, one], rtol=1e-5, atol=1e-4)
+    np.testing.assert_array_equal(found.days, np.array(looks)[look])
+    paired = (wait - act)[look, :, one]
+    np.testing.assert_array_equal(found.waits, paired.mean(axis=1) > 2 * paired.std(axis=1) / np.sqrt(scenarios))
+    np.testing.assert_allclose(switching_cost(p, np.array([1]), 0.2, 3.0), 0.2 * 3.0 * level[1:])

@@ -55,7 +55,7 @@ def test_groups_spread_around_a_common_centre():
     np.testing.assert_allclose(centre, (w * y).sum() / w.sum())
     np.testing.assert_allclose(spread, wide * np.sqrt(1 + 1 / 4))
     same = np.full(4, 50.0)
-    assert _second_level(same, 10 * same, np.arange(4), 4, 0.0)[1][0] == pytest.approx(np.sqrt((0.5 + 0.05) * 1.25))
+    assert _second_level(same, 10 * same, np.arange(4), 4, 0.0)[1][0] == pytest.approx(np.sqrt((4 * 0.25 / 8 + 0.05) * 1.25))
     few = _second_level(count[:2], exposure[:2], np.array([0, 1]), 3, -4.0)
     assert [few[0].tolist(), few[1].tolist()] == [[-4.0] * 3, [2.0] * 3]
     three = _second_level(count[:3], exposure[:3], np.arange(3), 3, -4.0)
