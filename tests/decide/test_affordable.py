@@ -87,7 +87,7 @@ def test_groups_of_free_arms_leave_out_what_held_ones_take():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_whole_steps_are_the_best_of_all_neighbours(seed):
-    """Every whole budget within two steps of the optimum is tried, under a floor and a ceiling of a group: none of the sum is worth more."""
+    """Every whole budget is tried, under a floor and a ceiling of a group: none of the same sum is worth more."""
     rng = np.random.default_rng(seed)
     curves = roots(rng.uniform(5, 30, 3), 10.0)
     low, high = np.zeros(3), np.full(3, 12.0)
@@ -95,11 +95,9 @@ def test_whole_steps_are_the_best_of_all_neighbours(seed):
     at = limits([8, 8, 8], low, high, 20, [group])
     found = allocate(curves, at, np.ones(3, dtype=bool), np.ones(3, dtype=bool))
     best = max(
-        (
-            curves.value(np.array(s, dtype=float)).sum()
-            for s in product(range(13), repeat=3)
-            if sum(s) == 20 and group.low <= s[0] + s[1] <= group.high
-        )
+        curves.value(np.array(s, dtype=float)).sum()
+        for s in product(range(13), repeat=3)
+        if sum(s) == 20 and group.low <= s[0] + s[1] <= group.high
     )
     assert found.after.sum() == 20
     assert curves.value(found.after).sum() == pytest.approx(best, rel=1e-9)
@@ -107,7 +105,7 @@ def test_whole_steps_are_the_best_of_all_neighbours(seed):
 
 
 def test_what_nobody_may_take_is_said():
-    """Over the ceilings nothing is given; the price is the first step's worth where a power law would ask for any; and moves have a worth."""
+    """Over the ceilings nothing is given; the price is at most the first step's worth; and moves have a worth."""
     at = limits([100, 100], [80, 80], [120, 120], 300)
     found = allocate(roots([10.0, 20.0]), at, ALL, ALL)
     assert (found.after.tolist(), found.unallocated) == ([120.0, 120.0], 60.0)

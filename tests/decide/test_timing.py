@@ -140,7 +140,7 @@ def test_worth_is_in_the_unit_of_the_value_and_waiting_is_not(signals_of):
 
 
 def test_values_under_doubt_are_those_of_conjugate_futures(signals_of):
-    """Future by future: counts update Gamma levels, two roots split a total as the squares of their levels, and each value is written out."""
+    """Future by future: counts update Gamma levels, roots split a total as the squares of their levels, each value is written out."""
     signals = attrs.evolve(signals_of([4.0, 6.0], [100, 100], days=7), dispersion=np.array([1.0, 1.5]))
     p = BudgetDecider(Constraints(minimum_volume=0, max_step=0.9), prior=SURE, response="prior").problem(signals, None)
     joint = draw_for(p, np.arange(2), np.random.default_rng(4), 300)

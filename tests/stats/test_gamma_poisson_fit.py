@@ -116,7 +116,7 @@ def test_merging_nodes_keeps_mass_mean_and_variance(nodes):
 
 @pytest.mark.parametrize("error", [None, 0.04])
 def test_the_posterior_has_the_moments_of_quadrature(error):
-    """Given k, log mu is Normal: mean and variance of the rate over it (and over an uncertain exposure), by scipy; and the prior's share."""
+    """Given k, log mu is Normal: mean and variance of the rate over it (and an uncertain exposure), by scipy; and the prior's share."""
     priors = GroupPriors(
         k=np.array([[1.5, 20.0]]), weight=np.array([[0.4, 0.6]]), log_mu=np.array([[-3.0, -3.2]]), sd_log_mu=np.array([[0.2, 0.1]]),
         informed=np.ones(1, dtype=bool),

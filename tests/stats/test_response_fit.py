@@ -91,7 +91,7 @@ def test_the_usual_spend_is_that_of_the_first_two_weeks():
 
 @pytest.mark.parametrize("late", [0.0, 6.0])
 def test_scatter_is_that_of_days_or_of_weeks(late):
-    """Counted cell by cell: Pearson's sums over cells less two, shrunk by ten to the pooled value; the larger of days and weeks, 1 at least."""
+    """Cell by cell: Pearson's sums over cells less two, shrunk by ten to the pooled value; the larger of days and weeks, 1 at least."""
     rng = np.random.default_rng(2)
     arm, day = np.repeat(np.arange(3), 28), np.tile(np.arange(28), 3)
     mean = np.full(84, 12.0)

@@ -16,7 +16,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import attrs
 import numpy as np
@@ -274,12 +275,20 @@ def _answer(curves: Curves, log_price: float, low: FloatArray, high: FloatArray,
 def _nested(curves: Curves, low: FloatArray, high: FloatArray, total: float, tree: _Node, rounds: int) -> Filled:
     spend, prices, used = low.copy(), np.zeros(len(low)), 0
 
-    def taken(node: _Node, s: FloatArray, stopped: dict[int, tuple[_Node, float]]) -> float:
-        """Return what a node takes when its arms want ``s`` and every node below keeps its own ends; note the stopped ones."""
+    def taken(
+        node: _Node, s: FloatArray, stopped: dict[int, tuple[_Node, float]], known: Mapping[int, tuple[_Node, float]] = MappingProxyType({})
+    ) -> float:
+        """Return what a node takes when its arms want ``s`` and every node below keeps its own ends; note the stopped ones.
+
+        Nodes that are ``known`` to be stopped take what they take, and nobody looks below them: that is solved on its own.
+        """
         amount = float(s[node.own].sum())
         for child in node.children:
+            if id(child) in known:
+                amount += known[id(child)][1]
+                continue
             below: dict[int, tuple[_Node, float]] = {}
-            wants = taken(child, s, below)
+            wants = taken(child, s, below, known)
             least, most = _room(child, low, high)
             takes = min(max(wants, least), most)
             if abs(takes - wants) > 1e-12 * max(1.0, most):
@@ -317,11 +326,8 @@ def _nested(curves: Curves, low: FloatArray, high: FloatArray, total: float, tre
             rest = min(max(amount - sum(a for _, a in stopped.values()), float(low[arms].sum())), float(high[arms].sum()))
             spend[arms], exact, n = _flat(curves.take(arms), low[arms], high[arms], rest, rounds)
             used, prices[arms] = used + n, exact
-            for child, takes in stopped.values():  # so that the sums below see what the stopped ones take
-                spend[child.members] = low[child.members] + (takes - low[child.members].sum()) / len(child.members)
             more: dict[int, tuple[_Node, float]] = {}
-            taken(node, spend, more)
-            more = {k: v for k, v in more.items() if k not in stopped and abs(v[1] - spend[v[0].members].sum()) > 1e-9 * max(1.0, v[1])}
+            taken(node, spend, more, stopped)
             if not more:
                 break
             stopped.update(more)
