@@ -184,7 +184,7 @@ def test_cut_short_it_still_keeps_every_end_and_the_total(rounds):
 
 @pytest.mark.parametrize("seed", [0, 1, 7, 8, 10, 14, 21, 54])
 def test_groups_inside_a_stopped_group_are_solved_on_their_own(seed):
-    """Where a group of groups is at its end and one of them too the search ends, and is worth what SLSQP finds; seven of these never ended."""
+    """Where a group of groups is at its end and one of them too the search ends, and is worth what SLSQP finds."""
     rng = np.random.default_rng(seed)
     arms, parts = int(rng.integers(2, 12)), int(rng.integers(1, 5))
     rng.uniform(0, 1, arms), random_curves(rng, arms, parts)
