@@ -192,7 +192,7 @@ def moved_credit(at: Break) -> tuple[int, Severity] | None:
     * critical where the arm is above 1.5 times what it was and five standard errors high: such a rise is no matter of prices;
     * a warning where the arm is two standard errors high, the two changes together are eight, and the arm gained between 0.4 and 2.5 times
       the clicks that the others lost. A large arm that takes from small ones rises little, but what it takes they lose. Prices that wander
-      by 2 % a day look like this in one account of forty over two months, so it does not hold the loop.
+      by 2 % a day look like this in one account of thirty over two months, so it does not hold the loop.
     """
     rise = np.where(at.comparable & (at.ratio > 1.1) & (at.recent > 1.0), np.log(np.maximum(at.ratio, 1e-9)) / at.error, 0.0)
     taker = int(np.argmax(rise))
