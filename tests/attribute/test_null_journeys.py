@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from closedloop.attribute import PathCounts, PlatformReport, WindowedAttribution, audit, event_paths
+from closedloop.attribute.audit import _severity
 from closedloop.attribute.chains import channel_codes, nulls_of
 from closedloop.attribute.cohorts import window_bins
 from closedloop.attribute.curves import _curve, groups_of
@@ -14,6 +15,7 @@ from closedloop.attribute.intervals import credit_intervals
 from closedloop.attribute.rows import Rows
 from closedloop.errors import InputError
 from closedloop.records.arms import Arms
+from closedloop.records.interval import Interval
 from closedloop.records.moments import US_PER_DAY
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow
@@ -44,10 +46,8 @@ def test_runs_of_unanswered_touches_are_cut_as_by_hand(batch_of, seed):
     rng = np.random.default_rng(seed)
     at = DAY0 + np.where(rng.random(40) < 0.5, rng.integers(0, 40, 40), rng.uniform(0, 40, 40))
     user = rng.integers(0, 4, 40)
-    rows, _ = Rows.of(
-        batch_of([{"id": str(i), "kind": "click", "user": f"u{u}", "at": t, "platform": "a"} for i, (u, t) in enumerate(zip(user, at, strict=True))]),
-        ("platform",), None,
-    )  # fmt: skip
+    touches = [{"id": str(i), "kind": "click", "user": f"u{user[i]}", "at": at[i], "platform": "a"} for i in range(40)]
+    rows, _ = Rows.of(batch_of(touches), ("platform",), None)
     limits = AttributionWindow(click="3d", view=None).limits_us()
     until = round((DAY0 + 38) * US_PER_DAY)
     answered = rng.random(40) < 0.2
@@ -172,3 +172,9 @@ def test_each_finding_states_its_threshold_and_its_part(few):
     window = found["window_mismatch"]
     assert window.measured.estimate == pytest.approx(0.9)  # only b is within six hours
     assert "10 credited conversions" in window.evidence
+
+
+def test_a_finding_is_grave_past_its_threshold_and_not_at_it():
+    """A warning where the estimate is above the threshold, critical where even the low end is above twice of it."""
+    for low, estimate, wanted in ((0.0, 0.1, "ok"), (0.0, 0.11, "warning"), (0.2, 0.3, "warning"), (0.21, 0.3, "critical")):
+        assert _severity(Interval(low=low, estimate=estimate, high=0.5, level=0.9, kind="credible"), 0.1) == wanted

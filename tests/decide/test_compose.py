@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from closedloop.decide import BudgetDecider
+from closedloop.decide.identity import decision_id
 from closedloop.records.decision import Constraints
 from closedloop.stats.response import ResponsePrior
 
@@ -61,3 +62,23 @@ def test_alternatives_are_evaluated_as_they_say(signals_of):
     equal = np.array([10, 30]) @ (np.array([72 / 60, 144 / 180]) ** BETA - 1)
     assert found["towards an equal split"]["gain"][1] == pytest.approx(equal, rel=0.05)
     assert found["towards an equal split"]["p_gain"] < 0.5
+
+
+def test_ids_are_made_of_the_plan_the_arm_and_the_new_budget(signals_of):
+    """Each decision's id is that of its own budget in millionths; totals, prices and what is left are in money, in yen too."""
+    signals = signals_of([10, 30, 20], [1000, 1000, 1000], currency="JPY")
+    plan = BudgetDecider(Constraints(gate="evidence", rounding=5, total=2900), draws=500, **SURE).decide(signals)
+    source = plan.provenance
+    assert plan.decisions
+    for d in plan.decisions:
+        assert d.decision_id == decision_id(source["digest"], d.arm, d.after.micros)
+        assert d.after.units % 5 == 0
+        assert d.triggers["continuous_optimum"] == pytest.approx(d.after.units, abs=5.0)
+    after = sum(a.after.units for a in plan.decisions) + sum(h.budget.units for h in plan.holds)
+    assert (source["total_before"], source["total_after"], source["unallocated"]) == (3000.0, pytest.approx(after), 0.0)
+    inside = [d for d in plan.decisions if 801 < d.after.units < 1199]
+    for d in inside:
+        assert source["price"] == pytest.approx(d.triggers["price"])
+    assert source["constraints"] == {"total": 2900, "max_step": 0.2, "min_probability": Constraints().min_probability} | {
+        "gate": "evidence", "rounding": 5
+    }  # fmt: skip

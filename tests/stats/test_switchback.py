@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from closedloop.errors import ConfigurationError
-from closedloop.stats.switchback import SLOPES, gain_sequence, log_evidence
+from closedloop.stats.switchback import SLOPES, contrasts, gain_sequence, log_evidence
 
 
 def wild_pairs(rng: np.random.Generator, n: int, gain: float) -> tuple[np.ndarray, np.ndarray]:
@@ -102,3 +102,10 @@ def test_wrong_counts_are_named(wrong: tuple[list[float], list[float]]) -> None:
         gain_sequence(*wrong, level=0.9)
     with pytest.raises(ConfigurationError):
         gain_sequence([1.0], [1.0], level=1.0)
+
+
+def test_contrasts_are_differences_over_the_root_of_their_sum() -> None:
+    """By default for no gain; with a factor both counts are brought to the same level; nothing counted is nothing."""
+    new, old = np.array([9.0, 4.0, 0.0, 0.0]), np.array([4.0, 4.0, 0.0, 25.0])
+    np.testing.assert_allclose(contrasts(new, old), [5 / 13**0.5, 0.0, 0.0, -5.0])
+    np.testing.assert_allclose(contrasts(new, old, 4.0), [16 / 20**0.5, 6 / 10**0.5, 0.0, -(12.5**0.5)])

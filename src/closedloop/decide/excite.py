@@ -84,7 +84,7 @@ def power(p: Problem, free: BoolArray, e: Excitation) -> Power:
     step = 1e-4  # the elasticity's slope in theta, by a central difference: three shapes, one line
     slope = (p.response.elasticity(p.response.location + step) - p.response.elasticity(p.response.location - step)) / (2 * step)
     before = p.response.scale * np.abs(slope)
-    level = p.curves.value(np.where(p.known, p.limits.now, 0.0))
+    level = p.curves.value(p.limits.now)
     conversions = level / np.maximum(p.value, 1e-300)
     information = conversions * e.block_days * e.amplitude**2 / np.maximum(p.signals.dispersion, 1.0)
     after = 1.0 / np.sqrt(1.0 / np.maximum(before, 1e-12) ** 2 + information)
@@ -126,7 +126,7 @@ def excite(p: Problem, chosen: Chosen, joint: Draws, held: BoolArray, e: Excitat
     inside = np.zeros((len(free), len(p.limits.groups)), dtype=bool)
     for g, group in enumerate(p.limits.groups):
         inside[group.members, g] = True
-    after, budget = chosen.allocation.after.copy(), e.max_cost * float(p.curves.value(np.where(p.known, p.limits.now, 0.0)).sum())
+    after, budget = chosen.allocation.after.copy(), e.max_cost * float(p.curves.value(p.limits.now).sum())
     spent = 0.0
     for up, down in zip(arms[::2], arms[1::2], strict=False):
         size = float(np.floor(e.amplitude * min(after[up], after[down])))
