@@ -78,7 +78,7 @@ def test_channels_are_the_sorted_tags():
     assert [names[c] for c in code] == ["b", "?", "a", "b"]
 
 
-@pytest.mark.parametrize(("window", "bins"), [("1d", 2), ("7d", 8), ("12h", 2), ("36h", 3), ("1h", 2)])
+@pytest.mark.parametrize(("window", "bins"), [("0d", 1), ("1d", 2), ("7d", 8), ("12h", 2), ("36h", 3), ("1h", 2)])
 def test_bins_are_the_days_that_a_delay_can_reach(window, bins):
     """From the last moment of a day, and from its first: the calendar days later on which the window can end; none when switched off."""
     limit = int(AttributionWindow(click=window, view=None).limits_us()[0])

@@ -320,3 +320,11 @@ def test_what_moved_earlier_today_counts(signals_of):
     for moved, left in ((0, "abcd"), (8, "abd"), (29, "")):
         plan = Guardrails(Returns(plan_of(signals, made)), max_daily_move=29).decide(signals, now=NOW, moved_today=moved)
         assert "".join(d.decision_id for d in plan.decisions) == left
+
+
+def test_zero_is_an_amount(signals_of):
+    """A budget may be taken to nothing; an amount beyond any budget, or below nothing, is none."""
+    signals = signals_of([10] * 4, [100] * 4, arms=ARMS)
+    for after, passes in ((0, True), (2**62, False), (-1, False)):
+        plan = Guardrails(Returns(plan_of(signals, [decision(ARMS[0], 100 * MICROS, after)]))).decide(signals, now=NOW)
+        assert bool(plan.decisions) is passes, after

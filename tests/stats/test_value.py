@@ -117,3 +117,19 @@ def test_spread_ends_where_it_is_as_good_as_none():
     assert wild.p == 0.05
     far = fit_value(np.exp(np.linspace(-9, 9, 60)) * 9, np.exp(np.linspace(-18, 18, 60)) * 9.5, np.full(60, 9.0))
     assert far.q == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_of_few_units_the_prior_of_their_spread_decides(seed):
+    """The chosen q is the one of the grid whose likelihood, with the best gamma by scipy, and half-Cauchy prior are the largest."""
+    value, squared, n = units(seed, 5)
+    found = fit_value(value, squared, n)
+    used = n > 0
+    m, x = value[used] / n[used], n[used]
+    grid = np.exp(np.linspace(np.log(1.5), np.log(400.0), 24))
+
+    def best(q):
+        peer = optimize.minimize_scalar(lambda g: -log_evidence(m, x, found.p, q, np.exp(g)).sum(), bounds=(-5, 12), method="bounded")
+        return -peer.fun + stats.halfcauchy.logpdf(q**-0.5) + np.log(q**-0.5)
+
+    assert found.q == pytest.approx(max(grid, key=best))
