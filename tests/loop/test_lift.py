@@ -13,13 +13,13 @@ WINDOW = cl.AttributionWindow(click="7d", view="1d")
 
 @pytest.fixture(params=["credit", "prior", "told"])
 def loop(request: pytest.FixtureRequest) -> Iterator[tuple[str, cl.ClosedLoop, float]]:
-    """Six weeks on the demo's market, whose retargeting campaign takes credit it did not earn: credit is taken for cause (and half-way a
+    """Four weeks on the demo's market, whose retargeting campaign takes credit it did not earn: credit is taken for cause (and half-way a
     test is told, or is not), or priors stand."""
     sim = Simulator(small(), seed=3)
     limits = cl.Constraints(minimum_volume=20, min_probability=0.6)
     classifier = cl.BayesClassifier(WINDOW, incrementality=None if request.param == "prior" else {})
     with cl.ClosedLoop(window=WINDOW, platforms=sim.platforms, constraints=limits, classifier=classifier) as loop:
-        sim.run(loop, days=21)
+        sim.run(loop, days=14)
         if request.param == "told":
             outcomes = loop.attribution.attribute(
                 cl.EventBatch.empty(), state=loop.attribution.load(loop.ledger.state("attribution") or b"")
@@ -31,9 +31,9 @@ def loop(request: pytest.FixtureRequest) -> Iterator[tuple[str, cl.ClosedLoop, f
                 where={"campaign": "reminder"}, attributed=credited, treated=2 * credited, control=1.8 * credited,
                 treated_users=50_000, control_users=50_000,
             )  # fmt: skip
-            loop.add_lift_test(test, by="Ada", now=sim.market.day_start(21) + timedelta(hours=3))
-        sim.run(loop, days=21)
-        at = sim.market.day_start(42) + timedelta(hours=12)
+            loop.add_lift_test(test, by="Ada", now=sim.market.day_start(14) + timedelta(hours=3))
+        sim.run(loop, days=14)
+        at = sim.market.day_start(28) + timedelta(hours=12)
         spent = sum(
             platform.budget_at(resource, at).units
             for platform in sim.platforms.values()

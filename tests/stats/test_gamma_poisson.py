@@ -120,7 +120,9 @@ def test_prior_does_not_depend_on_the_order_of_units():
 
 def test_nothing_known_is_said():
     """Without any exposure the prior is a placeholder and says so."""
-    assert not fit_group_priors(np.array([3.0]), np.array([0.0]), np.zeros(1, dtype=np.intp), 1).informed.any()
+    found = fit_group_priors(np.array([3.0]), np.array([0.0]), np.zeros(1, dtype=np.intp), 2)
+    assert not found.informed.any()
+    assert found.k.shape == found.weight.shape == (2, 1)
 
 
 def test_cdf_is_a_distribution_function():
