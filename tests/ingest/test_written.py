@@ -83,7 +83,14 @@ def test_offsets_and_zones_and_what_does_not_fit():
 
 
 @pytest.mark.parametrize(
-    ("words", "field"), [({"time_format": "%H:%M"}, "time_format"), ({"time_format": "day"}, "time_format"), ({"decimal": ";"}, "decimal")]
+    ("words", "field"),
+    [
+        ({"time_format": "%H:%M"}, "time_format"),
+        ({"time_format": "day"}, "time_format"),
+        ({"time_format": "%d%d.%m.%Y"}, "time_format"),
+        ({"time_format": "%Q"}, "time_format"),
+        ({"decimal": ";"}, "decimal"),
+    ],
 )
 def test_words_that_say_nothing_are_refused(words, field):
     with pytest.raises(ConfigurationError) as caught:

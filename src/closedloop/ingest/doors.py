@@ -171,7 +171,7 @@ def chunks(
     if family == "pandas" and name == "DataFrame":
         yield from _slices(rows, rows_at_once if split else len(rows))
     elif family == "polars" and name == "LazyFrame":
-        if split and hasattr(rows, "collect_batches"):
+        if split:
             yield from arrow_chunks(_polars_batches(rows, rows_at_once), rows_at_once)
         else:
             yield frame_chunk(_polars_frame(rows.collect()))

@@ -33,10 +33,12 @@ def check_written(time_format: str | None, decimal: str | None) -> None:
         raise ConfigurationError("no decimal sign", "decimal", decimal, None, DECIMALS)
     if time_format is None:
         return
+    import pandas as pd
+
     moment = datetime(2026, 11, 25, tzinfo=UTC)  # only its day is looked at
     try:
-        day = datetime.strptime(moment.strftime(time_format), time_format).date()  # noqa: DTZ007
-    except ValueError:
+        day = pd.to_datetime([moment.strftime(time_format)], format=time_format)[0].date()
+    except (ValueError, re.error):  # the second where a part is named twice
         day = None
     if day != moment.date():
         raise ConfigurationError(
