@@ -10,6 +10,8 @@ from closedloop.errors import InfeasibleError, InvariantError
 from closedloop.stats.concave import Curves
 from closedloop.stats.waterfill import Group, fill
 
+pytestmark = pytest.mark.filterwarnings("ignore:Values in x were outside bounds:RuntimeWarning")  # older SLSQP says so of its own steps
+
 
 def random_curves(rng, arms, parts):
     kind = rng.integers(0, 3, (arms, 1))
