@@ -5,8 +5,9 @@ import pytest
 from scipy import stats
 
 from closedloop.attribute import LiftResult, PlatformReport, WindowedAttribution, audit
-from closedloop.attribute.audit import _dropped, _moved, _split, proportion
+from closedloop.attribute.audit import _dropped, _moved, _severity, _split, proportion
 from closedloop.errors import InputError
+from closedloop.records.interval import Interval
 from closedloop.records.tags import TagSchema
 from closedloop.records.window import AttributionWindow
 
@@ -152,3 +153,41 @@ def test_credit_that_changes_hands_is_half_of_all_changes():
     assert moved == pytest.approx(0.7)
     assert words == "c / ? would gain 70.0% of all credit, a would lose 60.0%"
     assert _moved({("a",): 1.0}, {("a",): 1.0})[0] == 0.0
+
+
+@pytest.fixture(scope="module")
+def few(batch_of):
+    """Ten buyers with a click on a, one of them on b too, later; b costs next to nothing."""
+    rows = []
+    for i in range(10):
+        rows.append({"id": f"a{i}", "kind": "click", "user": f"u{i}", "at": DAY0 + i, "platform": "a", "campaign": "x", "cost": 2.0})
+        rows.append({"id": f"c{i}", "kind": "conversion", "user": f"u{i}", "at": DAY0 + i + 0.5})
+    rows.append({"id": "b", "kind": "click", "user": "u3", "at": DAY0 + 3.25, "platform": "b", "campaign": "y", "cost": 1.0})
+    return batch_of(rows)
+
+
+def test_each_finding_states_its_threshold_and_its_part(few):
+    """A twentieth, three tenths, a fifth and a tenth; one repetition in which the best arm changes, or does not, is all or none of them."""
+    outcomes = WindowedAttribution(AttributionWindow(click="7d", view="1d"), tags=TAGS).attribute(few)
+    report = PlatformReport(platform="a", conversions=10, window=AttributionWindow(click="6h", view=None))
+    found = {f.name: f for f in audit(outcomes, [report], batch=few, tags=TAGS, repeats=1, lost_share=0.0)}
+    assert {n: f.threshold for n, f in found.items()} == {
+        "claimed_twice": 0.05, "view_through": 0.3, "window_mismatch": 0.05, "rank_stability": 0.2, "dropped_touchpoints": 0.1,
+        "fragmented_identities": 0.1,
+    }  # fmt: skip
+    calm = found["dropped_touchpoints"]
+    assert calm.severity == "ok"
+    assert "0.0% of credit changes hands, 0.0% is lost; so no arm gains or loses" in calm.evidence
+    assert calm.mend == "the best arm changes in 0% of the repetitions"
+    lost = next(f for f in audit(outcomes, batch=few, tags=TAGS, repeats=1, lost_share=1.0) if f.name == "dropped_touchpoints")
+    assert "100.0% is lost" in lost.evidence
+    assert lost.mend == "the best arm changes in 100% of the repetitions"
+    window = found["window_mismatch"]
+    assert window.measured.estimate == pytest.approx(0.9)  # only b is within six hours
+    assert "10 credited conversions" in window.evidence
+
+
+def test_a_finding_is_grave_past_its_threshold_and_not_at_it():
+    """A warning where the estimate is above the threshold, critical where even the low end is above twice of it."""
+    for low, estimate, wanted in ((0.0, 0.1, "ok"), (0.0, 0.11, "warning"), (0.2, 0.3, "warning"), (0.21, 0.3, "critical")):
+        assert _severity(Interval(low=low, estimate=estimate, high=0.5, level=0.9, kind="credible"), 0.1) == wanted

@@ -5,8 +5,11 @@ import pytest
 from scipy import stats
 
 from closedloop.attribute import WindowedAttribution
+from closedloop.attribute.cohorts import window_bins
+from closedloop.attribute.curves import _curve, groups_of
+from closedloop.attribute.intervals import credit_intervals
 from closedloop.errors import ConfigurationError
-from closedloop.records.arms import TAG_COLUMNS, Coded
+from closedloop.records.arms import TAG_COLUMNS, Arms, Coded
 from closedloop.records.batch import CLICK, CONVERSION, NO_TIME, EventBatch
 from closedloop.records.moments import US_PER_DAY
 from closedloop.records.tags import TagSchema
@@ -118,3 +121,45 @@ def test_groups_are_made_of_tags_of_the_arm():
     """Another tag is refused, with the ones there are."""
     with pytest.raises(ConfigurationError, match="creative"):
         WindowedAttribution(WINDOW, tags=TagSchema(arm=ARM), delay_groups=("creative",))
+
+
+@pytest.mark.parametrize(("window", "bins"), [("0d", 1), ("1d", 2), ("7d", 8), ("12h", 2), ("36h", 3), ("1h", 2)])
+def test_bins_are_the_days_that_a_delay_can_reach(window, bins):
+    """From the last moment of a day, and from its first: the calendar days later on which the window can end; none when switched off."""
+    limit = int(AttributionWindow(click=window, view=None).limits_us()[0])
+    assert (US_PER_DAY - 1 + limit) // US_PER_DAY + 1 == bins
+    found = AttributionWindow(click=window, view=None)
+    assert (window_bins(found, 0), window_bins(found, 1)) == (bins, 0)
+
+
+def test_a_curve_has_the_posterior_means_of_its_hazards():
+    """``F`` is the product of one minus each later reverse hazard, at the means of their Beta posteriors."""
+    observed, at_risk, shares = np.array([8.0, 3.0, 1.0]), np.array([8.0, 10.0, 9.0]), np.array([0.5, 0.3, 0.2])
+    found = _curve(observed, at_risk, shares, 4.0)
+    before = np.cumsum(shares) - shares
+    g = stats.beta(4 * shares[1:] + observed[1:], 4 * before[1:] + at_risk[1:] - observed[1:]).mean()
+    np.testing.assert_allclose(found.share_seen, [(1 - g[0]) * (1 - g[1]), 1 - g[1], 1.0])
+
+
+def test_groups_are_tags_joined():
+    """One label a combination; the same key whatever other groups there are; without columns all are one."""
+    arms = Arms.of(("platform", "campaign"), [("b", "1"), (None, "2"), ("a", "3"), ("b", "1x")])
+    labels, group, key = groups_of(arms, ("platform", "campaign"))
+    assert [labels[g] for g in group] == ["b / 1", "? / 2", "a / 3", "b / 1x"]
+    alone = groups_of(Arms.of(("platform", "campaign"), [("a", "3")]), ("platform", "campaign"))
+    assert alone[2][0] == key[2]
+    assert groups_of(arms, ())[:2][0] == [""]
+    assert groups_of(arms, ("platform",))[1].tolist() == [2, 0, 1, 2]
+
+
+def test_credit_has_jeffreys_interval_tempered():
+    """Of 6 credits with squares summing to 3 the effective count is 12, in halves; without credit the low end is zero."""
+    arm, credit, squared = np.array([0, 0, 1, 2]), np.array([2.0, 4.0, 3.0, 0.0]), np.array([1.0, 2.0, 3.0, 0.0])
+    found = credit_intervals(arm, credit, squared, 3, 0.8)
+    np.testing.assert_allclose(found.estimate, [6, 3, 0])
+    np.testing.assert_allclose(found.low, [0.5 * stats.gamma.ppf(0.1, 12.5), stats.gamma.ppf(0.1, 3.5), 0.0])
+    np.testing.assert_allclose(found.high, [0.5 * stats.gamma.ppf(0.9, 12.5), stats.gamma.ppf(0.9, 3.5), stats.gamma.ppf(0.9, 0.5)])
+    exact = credit_intervals(arm, credit, squared, 3, 0.8, total=9.0 + 1e-9)
+    assert exact.estimate[0] == pytest.approx(6 + 1e-9, abs=1e-15)
+    one = credit_intervals(np.array([0]), np.array([0.2]), np.array([0.2]), 1, 0.9)
+    assert one.low[0] <= 0.2 <= one.high[0]

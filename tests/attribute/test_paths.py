@@ -202,20 +202,6 @@ def test_hostile_paths_give_right_sums_and_never_nan(model, paths, conversions, 
     assert "nan" not in repr(credits)
 
 
-def test_the_first_wrong_count_is_named():
-    """Of several the first, by its place and value."""
-    with pytest.raises(InputError, match="conversions of path 1 is no count") as caught:
-        attribute_paths(["a", "b", "c", "d"], conversions=[1, -2, 3, float("inf")])
-    assert caught.value.value == -2.0
-
-
-def test_journeys_without_touches_add_up():
-    """Parts in which nobody was ever touched are added like any others."""
-    bare = PathCounts.of([""], conversions=[2], nulls=[3])
-    both = PathCounts.add([bare, bare])
-    assert (len(both.codes), both.conversions.sum(), both.nulls.sum()) == (0, 4.0, 6.0)
-
-
 @pytest.mark.parametrize(
     ("call", "error"),
     [
@@ -367,3 +353,22 @@ def test_sums_are_exact_where_a_running_sum_is_not():
     """Beyond 2**53 ones would be lost one by one, and tenths never add up: against fractions."""
     for column in ([2.0**53, 1.0, 1.0], [2.0**53 - 2, 1.0, 1.0], [0.1] * 10, [1e16, 0.5, 0.5, 1.0]):
         assert exact_sum(np.array(column)) == float(sum(Fraction(x) for x in column))
+
+
+def test_wrong_counts_are_named_by_their_place():
+    """The first that is no count, from 0: negative, not a number, infinite."""
+    for wrong in (-1.0, np.nan, np.inf):
+        with pytest.raises(InputError, match="conversions of path 1 is no count"):
+            PathCounts.of(["a", "b", "a > b"], conversions=[1, wrong, wrong])
+    with pytest.raises(InputError, match="nulls needs one number"):
+        PathCounts.of(["a", "b"], conversions=[1, 1], nulls=[1])
+
+
+def test_journeys_without_touches_add_up():
+    """Parts without a channel have no touches; their counts stay, and beside others the codes are of the joint list."""
+    none = PathCounts.of(["", ""], conversions=[1, 2])
+    both = PathCounts.add([none, none])
+    assert (len(both.codes), both.conversions.tolist(), both.starts.tolist()) == (0, [1, 2, 1, 2], [0, 0, 0, 0, 0])
+    more = PathCounts.add([PathCounts.of(["b > a"], conversions=[1]), none, PathCounts.of(["c > b"], nulls=[4])])
+    assert more.to_columns()["path"] == ["b > a", "", "", "c > b"]
+    assert more.to_columns()["nulls"].tolist() == [0, 0, 0, 4]

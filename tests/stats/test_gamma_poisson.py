@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from closedloop.stats.gamma_mixture import mixture_cdf, mixture_quantile
-from closedloop.stats.gamma_poisson import _second_level, _thinned, fit_group_priors, pearson_dispersion, pearson_sums, posterior_mixture
+from closedloop.stats.gamma_poisson import _thinned, fit_group_priors, pearson_dispersion, pearson_sums, posterior_mixture
 
 component = st.tuples(st.floats(0.05, 5000), st.floats(1e-2, 1e6), st.floats(0.01, 1.0))
 
@@ -155,16 +155,3 @@ def test_a_large_group_is_thinned_evenly(size):
     assert len(kept) - len(large) == 20
     assert len(large) == 50 if size <= 50 else 25 <= len(large) <= 51
     assert stats.ks_2samp(exposure[large], exposure[:size]).statistic < (0.06 if size <= 200 else 0.2)
-
-
-def test_the_second_level_is_dersimonian_and_laird():
-    """Of groups with many counts each, the centre is the mean of their log rates and the spread that of the groups less the allowance."""
-    log_rate = np.array([-5.0, -4.6, -4.1, -4.4, -3.2, -4.0])
-    exposure = np.full(6, 1e9)
-    centre, spread = _second_level(exposure * np.exp(log_rate), exposure, np.arange(6), 6, 0.0)
-    between = log_rate.var(ddof=1) - 0.05
-    expected = np.sqrt((6 * between + 4 * 0.25) / 10 + 0.05) * np.sqrt(1 + 1 / 6)
-    np.testing.assert_allclose(centre, log_rate.mean(), rtol=1e-4)
-    np.testing.assert_allclose(spread, expected, rtol=1e-4)
-    few = _second_level(exposure[:2], exposure[:2], np.arange(2), 2, -3.0)
-    assert [part.tolist() for part in few] == [[-3.0, -3.0], [2.0, 2.0]]

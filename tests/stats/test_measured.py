@@ -83,24 +83,6 @@ def test_a_test_of_several_arms_is_shared_and_trusted_less():
     assert [stated.effect[0], stated.error[0], stated.arm[0]] == [12.0, 3.0, 1]
 
 
-def test_likelihoods_are_those_of_the_normal_and_the_negative_binomial():
-    """A stated effect is Normal around what the arm caused, with the doubt about now and then; counts are negative binomial."""
-    stated = row(
-        LiftResult(where={"platform": "meta"}, attributed=40.0, exposures=4000.0, estimate=12.0, standard_error=3.0), outcomes((1.0, 1.0))
-    )
-    caused, v = np.array([2.0, 10.0, 40.0]), 1.25 / (1.0 - stated.late)  # what comes too late for the test is caused all the same
-    found = stated.log_likelihood(0, caused / 1.25 / 4000.0, np.array([0.01]), np.array([v]))
-    expected = stats.norm.logpdf(12.0, caused, np.hypot(3.0, 0.2 * caused))
-    np.testing.assert_allclose(found - found[0], expected - expected[0], rtol=1e-9, atol=1e-12)
-    test = LiftResult(where={"platform": "google"}, attributed=40.0, participated=70.0, exposures=4000.0, **COUNTS)
-    counted = row(test, outcomes((1.0, 1.0)))
-    r, b = 0.004, np.array([0.005, 0.01, 0.02])
-    mean = (4000.0 * (b - 0.25 * r) + 20.0) / 4.0
-    k = mean**2 / (21.0 / 16.0 + (0.2 * mean) ** 2)
-    found, expected = counted.log_likelihood(0, np.array([r]), b, np.array([v])), stats.nbinom.logpmf(20, k, k / (k + mean))
-    np.testing.assert_allclose(found - found[0], expected - expected[0], rtol=1e-9, atol=1e-12)
-
-
 def test_a_test_of_no_arm_counts_nothing():
     """One that covers an arm without exposures adds no row; beside another test it leaves that one as it is."""
     found = outcomes((1.0, 1.0))
@@ -137,15 +119,17 @@ def test_a_holdout_counts_as_a_negative_binomial(level, late, moved, beyond):
     np.testing.assert_allclose(low, stats.nbinom.logpmf(control, k, k / (k + mean)) + special.gammaln(control + 1), rtol=1e-9)
 
 
-def test_a_stated_effect_weighs_as_its_normal():
-    """Of the caused conversions of the treated: exposures times what is caused and seen of it."""
+@pytest.mark.parametrize("moved", [0.0, 0.2])
+def test_a_stated_effect_weighs_as_its_normal(moved):
+    """Of the caused conversions of the treated: exposures times what is caused and seen of it, with the doubt about now and then."""
     one, r = np.ones(1), np.array([0.01, 0.02])
     measured = Measured(
         arm=np.zeros(1, dtype=int), exposures=4000 * one, control=0 * one, odds=one, beyond=0 * one, effect=70 * one, error=9 * one,
-        moved=0 * one, level=one, late=0.1,
+        moved=moved * one, level=one, late=0.1,
     )  # fmt: skip
     found = measured.log_likelihood(0, r, r, np.full(2, 1.2))
-    peer = stats.norm.logpdf(70.0, 4000 * 1.2 * 0.9 * r, 9.0)
+    mean = 4000 * 1.2 * 0.9 * r
+    peer = stats.norm.logpdf(70.0, mean, np.hypot(9.0, moved * mean))
     assert found[1] - found[0] == pytest.approx(peer[1] - peer[0])
 
 

@@ -38,14 +38,6 @@ def test_the_currency_unit_only_scales():
     np.testing.assert_allclose(two.shape, one.shape, rtol=1e-12)
 
 
-def test_the_mean_is_that_of_the_inverse_gamma():
-    """The mean value p / nu is inverse-gamma; so are its mean and quantiles."""
-    p = fit_value(np.array([100.0, 40.0, 9.0]), np.array([1500.0, 500.0, 81.0]), np.array([10.0, 5.0, 1.0]))
-    same = stats.invgamma(p.shape, scale=p.scale)
-    np.testing.assert_allclose(p.mean, same.mean(), rtol=1e-10)
-    np.testing.assert_allclose(p.quantile(0.2), same.ppf(0.2), rtol=1e-6)
-
-
 def test_draws_agree_with_quantiles():
     """Draws are of the same posterior as the quantiles."""
     p = fit_value(np.array([100.0, 40.0]), np.array([1500.0, 500.0]), np.array([10.0, 5.0]))

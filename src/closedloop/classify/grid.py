@@ -75,10 +75,8 @@ class AgeGrid:
         """Return the tables of some arms."""
         width = len(self.ages)
         if self.age is None:
-            at = int(arms[0]) if len(arms) else 0
-            run = slice(at, at + len(arms))  # arms that follow each other are looked at where they stand
-            alike = bool((arms == np.arange(run.start, run.stop)).all())
-            return Cut(grid=self, arms=run if alike else arms, n=len(arms), rows=None, cell=None)
+            whole = len(arms) == len(self.start) - 1 and bool((arms == np.arange(len(arms))).all())
+            return Cut(grid=self, arms=arms, whole=whole, rows=None, cell=None)
         first, end = self.start[arms], self.start[arms + 1]
         length = end - first
         place = np.repeat(first - np.append(0, np.cumsum(length)[:-1]), length) + np.arange(length.sum())
@@ -88,7 +86,7 @@ class AgeGrid:
         else:
             column = width - 1 - np.searchsorted(self.ages[::-1], age)
         cell = np.repeat(np.arange(len(arms)) * width, length) + column
-        return Cut(grid=self, arms=arms, n=len(arms), rows=place if self.rows is None else self.rows[place], cell=cell)
+        return Cut(grid=self, arms=arms, whole=False, rows=place if self.rows is None else self.rows[place], cell=cell)
 
 
 def _regular(arm: npt.NDArray[np.integer], day: npt.NDArray[np.integer], n: int, width: int) -> bool:
@@ -107,24 +105,26 @@ class Cut:
     """The rows of some arms, ready to be laid out as tables; see `AgeGrid`."""
 
     grid: AgeGrid
-    arms: Index | slice
-    n: int
+    arms: Index
+    whole: bool
     rows: Index | None
     cell: Index | None
 
     def table(self, column: FloatArray, factor: FloatArray | None = None) -> FloatArray:
         """Return a column of the source (times another one) by arm and age, shape (arms, D); zero where there is no row."""
         width = len(self.grid.ages)
+        shape = (len(self.arms), width)
         if self.cell is None:
             return self._regular(column) if factor is None else self._regular(column) * self._regular(factor)
         values = column[self.rows] if factor is None else column[self.rows] * factor[self.rows]
-        return np.asarray(np.bincount(self.cell, values, self.n * width).reshape(self.n, width), dtype=np.float64)
+        return np.asarray(np.bincount(self.cell, values, shape[0] * width).reshape(shape), dtype=np.float64)
 
     def _regular(self, column: FloatArray) -> FloatArray:
         width = len(self.grid.ages)
         if self.grid.rows is not None:
             return np.asarray(column[self.grid.rows.reshape(-1, width)[self.arms]])
-        return column.reshape(-1, width)[self.arms]
+        by_arm = column.reshape(-1, width)
+        return by_arm if self.whole else by_arm[self.arms]
 
     def sum(self, column: FloatArray) -> FloatArray:
         """Return the sum of a column of the source per arm, shape (arms,)."""

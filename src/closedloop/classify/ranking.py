@@ -20,7 +20,6 @@ Draw = Callable[[np.random.Generator, int, npt.NDArray[np.intp]], FloatArray]
 _CONTENDERS = 100
 _JOINT_DRAWS = 400
 _KNOTS = 4096
-_STEPS = 16_384
 _SORTED = 131_072  # points that are sorted at most
 _NODES = 48  # points at which distribution functions of contenders are known
 _RARE = 1e-4  # probability of the best beyond the points
@@ -148,7 +147,8 @@ def _places(points: FloatArray) -> tuple[FloatArray, FloatArray]:
     flat = points.ravel()
     if len(flat) > _SORTED:
         pool = np.sort(points[:, :: -(-len(flat) // _SORTED)].ravel())
-        return pool, _place(pool)(np.log(np.maximum(points, 1e-300)))
+        knots = np.linspace(0, len(pool) - 1, _KNOTS).astype(np.intp)
+        return pool, np.interp(points, pool[knots], (knots + 0.5) / len(pool))
     order = np.argsort(flat)
     pool = flat[order]
     new = np.append(True, pool[1:] > pool[:-1])
@@ -157,37 +157,6 @@ def _places(points: FloatArray) -> tuple[FloatArray, FloatArray]:
     place = np.empty(len(pool))
     place[order] = middle[np.cumsum(new) - 1] / len(pool)
     return pool, place.reshape(points.shape)
-
-
-def _place(pool: FloatArray) -> Callable[[FloatArray], FloatArray]:
-    """Return the function that says where in [0, 1] a value, given by its logarithm, stands among the sorted points.
-
-    A few thousand of the points, evenly spread, say so. Between all but the outermost of these a table at even steps of the logarithm is
-    read: no search for each value.
-    """
-    knots = np.linspace(0, len(pool) - 1, min(len(pool), _KNOTS)).astype(np.intp)
-    place, at = (knots + 0.5) / len(pool), np.log(np.maximum(pool[knots], 1e-300))
-    edge = len(at) // 1000
-    first, last = at[edge], at[-1 - edge]
-    cells = np.interp(np.linspace(first, last, _STEPS + 1), at, place)
-    rise = np.append(np.diff(cells), 0.0)
-    scale = _STEPS / max(last - first, 1e-300)
-
-    def placed(log: FloatArray) -> FloatArray:
-        if log.size < _STEPS:
-            return np.asarray(np.interp(log, at, place))
-        step = (log - first) * scale
-        inside = (step >= 0) & (step < _STEPS)
-        np.clip(step, 0, _STEPS, out=step)
-        cell = step.astype(np.int32)
-        step -= cell
-        step *= rise[cell]
-        step += cells[cell]
-        outside = ~inside
-        step[outside] = np.interp(log[outside], at, place)
-        return np.asarray(step)
-
-    return placed
 
 
 def _ranks_of_quantiles(points: FloatArray, pool: FloatArray, tail: float) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -201,10 +170,13 @@ def _ranks_of_quantiles(points: FloatArray, pool: FloatArray, tail: float) -> tu
     log = np.log(np.maximum(points, 1e-300))
     sd = np.maximum(log[2] - log[0], 1e-12) / (2 * 0.9674215661017014)
     reach = -special.ndtri(tail) * sd
-    n, placed = points.shape[1], _place(pool)
+    n = points.shape[1]
+    # A few thousand of the sorted returns, evenly spread, say where a return lies; they stay in the processor's cache.
+    knots = np.linspace(0, len(pool) - 1, min(len(pool), _KNOTS)).astype(np.intp)
+    place, at = (knots + 0.5) / len(pool), pool[knots]
 
     def rank(value: FloatArray) -> FloatArray:
-        return np.asarray(np.clip(np.round(1.0 + n * (1.0 - placed(value))), 1.0, float(n)))
+        return np.asarray(np.clip(np.round(1.0 + n * (1.0 - np.interp(value, at, place))), 1.0, float(n)))
 
-    middle = rank(log[1])
-    return middle, np.minimum(rank(log[1] + reach), middle), np.maximum(rank(log[1] - reach), middle)
+    middle = rank(points[1])
+    return middle, np.minimum(rank(np.exp(log[1] + reach)), middle), np.maximum(rank(np.exp(log[1] - reach)), middle)

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from closedloop.ingest.wording import OTHER_NAMES
+from closedloop.ingest.written import SIGNS
 
 _KINDS: Mapping[str, tuple[str, ...]] = {
     "conversion": ("purchase", "sale", "order", "buy", "bought", "signup", "sign_up", "lead", "checkout", "subscribe", "install", "conv"),
@@ -19,8 +20,6 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
     "spend": ("cost", "costs", "ad_spend", "budget"),
 }
 
-
-_SIGNS = {"€": "EUR", "$": "USD", "£": "GBP"}
 _DAY = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4})(?:([ ,T]+)\d{1,2}:\d\d(:\d\d)?( ?[AaPp][Mm])?)?$")
 
 
@@ -102,13 +101,13 @@ def decimal_sign(amounts: Iterable[object]) -> str | None:
 
 
 def currency_of(names: Iterable[str], amounts: Iterable[object]) -> str:
-    """Return the currency that a column's name or an amount's sign tells, EUR as an example where none does.
+    """Return the currency that an amount's sign or a column's name in brackets tells, EUR as an example where none does.
 
-    >>> currency_of(["Spend (USD)"], []), currency_of(["cost"], ["£ 5"]), currency_of(["cost"], ["5"])
+    >>> currency_of(["Spend (USD)"], []), currency_of(["cost"], ["£ 5"]), currency_of(["CPC"], ["5"])
     ('USD', 'GBP', 'EUR')
     """
-    named = [found[1] for name in names if (found := re.search(r"\b([A-Z]{3})\b", name))]
-    signs = [code for amount in amounts for sign, code in _SIGNS.items() if sign in str(amount)]
+    signs = [codes[0] for amount in amounts for sign, codes in SIGNS.items() if sign in str(amount)]
+    named = [found[1] for name in names if (found := re.search(r"\(([A-Z]{3})\)", name))]
     return next(iter([*named, *signs]), "EUR")
 
 

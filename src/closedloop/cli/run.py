@@ -50,7 +50,7 @@ def _perhaps(
     said = {str(word) for word in first[theirs].dropna().unique()} if theirs in first else set()
     words = as_words(more, kinds(said - set(values.get("kind", {}))))
     when = column_of["occurred_at"]
-    moments = [] if when not in first else first[when].dropna().head(100).tolist()
+    moments = [] if when not in first else first[when].dropna().tolist()
     form = time_format(moments) if options.time_format is None else None
     if form is not None:
         words += f" --time-format {shlex.quote(form[0])}" + (" (or %m first, if months are written before days)" if form[1] else "")

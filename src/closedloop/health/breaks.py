@@ -81,7 +81,8 @@ def breaks(sums: Daily, accepted_day: int | None = None) -> Iterator[Break]:
             for part in (slice(None), slice(-AFTER, None))
         )
         chance = scatter(c0, e0) * np.sqrt(1.0 / (days - split) + 1.0 / (before.stop - before.start))
-        chance = np.maximum(chance, np.sqrt(1.0 / np.maximum(known, 1.0) + 1.0 / np.maximum(most, 1.0)))  # by day, less than 1 counts as 1
+        # Scatter by day knows no chance under one click a day: of few clicks in all the sums say how little they tell.
+        chance = np.maximum(chance, np.sqrt(1.0 / np.maximum(known, 1.0) + 1.0 / np.maximum(most, 1.0)))
         error = np.hypot(chance, _ELASTICITY_SPREAD * level[:, 0])
         yield Break(ago=days - split, ratio=ratio, error=error, recent=recent, comparable=comparable, counts=(c0, e0, c1, e1))
 

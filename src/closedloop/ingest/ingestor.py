@@ -53,7 +53,8 @@ class TableIngestor:
         zone: The time zone of times without one; None refuses them.
         time_unit: What whole-number times count since 1970: ``s``, ``ms``, ``us`` or ``ns``.
         time_format: How times are written where not in ISO 8601, as for `datetime.strftime`: ``"%d.%m.%Y %H:%M"``.
-        decimal: ``","`` or ``"."`` where amounts are written as people do, with a currency or groups of three digits: ``"1.234,50 EUR"``.
+        decimal: ``","`` or ``"."`` where amounts are written as people do, with groups of three digits: ``"1.234,50"``. The sign or code of
+            ``currency`` may stand before or behind; an amount with another one is set aside.
         currency: The one currency of the batch; rows in another one are quarantined. None takes the one the rows have.
         rates: Units of ``currency`` for one unit of another, ``{"USD": 0.9}``, or by day, ``{"USD": {"2026-01-01": 0.9}}``.
         preset: A known export, such as ``"open_bandit"``.
@@ -200,7 +201,7 @@ class TableIngestor:
         n = chunk.n if events.rows is None else len(events.rows)
         row = np.arange(n, dtype=np.int64) if events.rows is None else events.rows
         zone = zone_of(self.zone or (self.preset.zone if self.preset else None))
-        columns = as_read(events.columns, TIMES, NUMBERS, self.time_format, self.decimal)
+        columns = as_read(events.columns, TIMES, NUMBERS, self.time_format, self.decimal, self.currency)
         typed = read_events(columns, n, zone=zone, time_unit=self.time_unit or (self.preset.time_unit if self.preset else None))
         refused: list[Failure] = []
         if self.privacy is not None:

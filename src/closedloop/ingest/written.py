@@ -1,7 +1,7 @@
 """Times and amounts as people write them elsewhere, put into the form that the readers know.
 
-Law of this file: nothing is guessed. What the caller says is tried on each text; a text that it does not fit stays as it is, and is set
-aside in its own words.
+Law of this file: nothing is guessed. What the caller says is tried on each text; a text that it does not fit cannot be read, and its row is
+set aside as it came.
 """
 
 from __future__ import annotations
@@ -14,9 +14,19 @@ from typing import Any
 from closedloop.errors import ConfigurationError
 
 DECIMALS = (".", ",")
+SIGNS = {  # currencies that a sign may stand for, the one it mostly means first
+    "€": ("EUR",),
+    "$": ("USD", "AUD", "CAD", "HKD", "MXN", "NZD", "SGD"),
+    "£": ("GBP",),
+    "¥": ("JPY", "CNY"),
+    "kr": ("SEK", "DKK", "NOK"),
+    "zł": ("PLN",),
+    "₹": ("INR",),
+    "Fr.": ("CHF",),
+}
 _LONGEST = 64  # characters of a time or an amount
 # A sign and a currency before, digits in groups of three or none, the fraction, a currency behind.
-_AMOUNT = r"^\s*([+-]?)[^\d+\-.,]{{0,6}}([+-]?)\s*(\d{{1,3}}(?:{group}\d{{3}})+|\d+)(?:{decimal}(\d+))?[^\d.,]{{0,6}}$"
+_AMOUNT = r"^([+-]?)\s*([^\d\s+-]{{0,3}})\s*([+-]?)\s*(\d{{1,3}}(?:{group}\d{{3}})+|\d+)(?:{decimal}(\d+))?\s*([^\d\s]{{0,3}})$"
 _AMOUNTS = {
     ",": re.compile(_AMOUNT.format(group=r"[.'’\s]", decimal=",")),
     ".": re.compile(_AMOUNT.format(group=r"[,'’\s]", decimal=r"\.")),
@@ -47,7 +57,12 @@ def check_written(time_format: str | None, decimal: str | None) -> None:
 
 
 def as_read(
-    columns: Mapping[str, Any], times: tuple[str, ...], numbers: tuple[str, ...], form: str | None, decimal: str | None
+    columns: Mapping[str, Any],
+    times: tuple[str, ...],
+    numbers: tuple[str, ...],
+    form: str | None,
+    decimal: str | None,
+    currency: str | None,
 ) -> dict[str, Any]:
     """Return the columns with texts of times in ISO 8601 and texts of numbers with a point and nothing else.
 
@@ -56,6 +71,7 @@ def as_read(
         times, numbers: Fields that hold them.
         form: How times are written (`datetime.strftime`), None for ISO 8601.
         decimal: The decimal sign of amounts that may carry a currency and groups of three digits, None for plain numbers.
+        currency: The currency whose sign or code an amount may carry; None lets it carry none, so that no two are ever mixed.
     """
     out = dict(columns)
     for field in times if form is not None else ():
@@ -63,7 +79,7 @@ def as_read(
             out[field] = _times(out[field], str(form))
     for field in numbers if decimal is not None else ():
         if field in out:
-            out[field] = _amounts(out[field], _AMOUNTS[str(decimal)])
+            out[field] = _amounts(out[field], str(decimal), currency)
     return out
 
 
@@ -84,18 +100,20 @@ def _times(column: Any, form: str) -> Any:
     return column.astype(object).where(parsed.isna(), iso)
 
 
-def _amounts(column: Any, pattern: re.Pattern[str]) -> Any:
+def _amounts(column: Any, decimal: str, currency: str | None) -> Any:
     texts = _texts(column)
     if not texts.notna().any():
         return column
+    marks = {"", *(() if currency is None else (currency, *(sign for sign, codes in SIGNS.items() if currency in codes)))}
 
     def plain(text: str | None) -> str | None:
-        found = pattern.match(text) if text else None
-        if found is None or (found[1] and found[2]):
+        if not text or not text.strip():
             return None
-        sign, second, whole, fraction = found.groups()
-        digits = re.sub(r"\D", "", whole)
-        return f"{sign or second}{digits}.{fraction or '0'}"
+        found = _AMOUNTS[decimal].match(text.strip())
+        if found is None or (found[1] and found[3]) or (found[2] and found[6]) or not marks >= {found[2], found[6]}:
+            # With a decimal comma 1.50 must not pass for a plain number, for 1.500 is a thousand and a half.
+            return f"{text} (decimal comma)" if decimal == "," else None
+        return f"{found[1] or found[3]}{re.sub(r'[^0-9]', '', found[4])}.{found[5] or '0'}"
 
     read = texts.map(plain)
     return column.astype(object).where(read.isna(), read)
