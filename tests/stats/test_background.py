@@ -7,7 +7,19 @@ import pytest
 from scipy import stats
 
 from closedloop.records.causes import TypePrior
-from closedloop.stats.background import _SHARE, _STEP, _Cells, _common_draws, _loadings, _Nodes, _student, _tables, _thinned, split
+from closedloop.stats.background import (
+    _SHARE,
+    _STEP,
+    Reading,
+    _Cells,
+    _common_draws,
+    _loadings,
+    _Nodes,
+    _student,
+    _tables,
+    _thinned,
+    split,
+)
 from closedloop.stats.measured import Measured
 
 PRIORS = [TypePrior(caused=(0.6, 1.0), background=(0.15, 1.0)), TypePrior(caused=(0.25, 1.2), background=(0.6, 1.0))]
@@ -23,7 +35,7 @@ def read(count, exposures, **more):
         "measured": Measured.nothing(), "rng": np.random.default_rng(0), "size": 1000, "typical": TYPICAL,
     }  # fmt: skip
     shape, rate = (np.asarray(count) + k)[:, None], (np.asarray(exposures) + k / mu)[:, None]
-    return split(shape, rate, np.ones((n, 1)), k=k, mu=mu, **{**given, **more})[0]
+    return split([Reading(shape=shape, rate=rate, weight=np.ones((n, 1)))], k=k, mu=mu, **{**given, **more})[0]
 
 
 def rows(*tests):
@@ -192,13 +204,13 @@ def test_what_is_drawn_without_tests_is_the_prior_of_unseen():
 def test_the_prior_is_taken_out_of_the_credited_rate():
     """What is left of a Gamma posterior is the Poisson likelihood of its counts, over nodes between its far quantiles."""
     k, mu = np.array([0.5]), np.array([0.01])
-    cells = _Cells.of(np.array([[30.5]]), np.array([[2050.0]]), np.ones((1, 1)), k, mu)
+    cells = _Cells.of([Reading(shape=np.array([[30.5]]), rate=np.array([[2050.0]]), weight=np.ones((1, 1)))], k, mu)
     like = stats.poisson.logpmf(30, 2000.0 * np.exp(cells.log_g[0]))
-    np.testing.assert_allclose(cells.log_like[0] - cells.log_like[0, 8], like - like[8], atol=1e-8)
+    np.testing.assert_allclose(cells.log_like[0, :, 0] - cells.log_like[0, 8, 0], like - like[8], atol=1e-8)
     assert cells.log_like.max() == 0.0
     np.testing.assert_allclose(np.exp(cells.log_g[0, [0, -1]]), stats.gamma.ppf([0.0005, 0.9995], 30.5, scale=1 / 2050), rtol=1e-3)
     np.testing.assert_allclose(np.diff(cells.log_g[0]), np.diff(cells.log_g[0])[0])
-    rare = _Cells.of(np.array([[0.5]]), np.array([[2050.0]]), np.ones((1, 1)), k, mu)
+    rare = _Cells.of([Reading(shape=np.array([[0.5]]), rate=np.array([[2050.0]]), weight=np.ones((1, 1)))], k, mu)
     assert rare.log_g[0, -1] - rare.log_g[0, 0] == pytest.approx(5.0)
     log_r, log_b = cells.parts
     share = 1 / (1 + np.exp(-_SHARE))
@@ -219,7 +231,7 @@ def test_what_is_known_of_common_numbers_is_the_sum_over_cells():
     """Arm by arm the likelihood over cells, weighted by both densities, is summed; a table holds the sum of their logarithms."""
     rng = np.random.default_rng(1)
     shape, rate = rng.uniform(5, 40, (3, 1)), np.full((3, 1), 2000.0)
-    cells = _Cells.of(shape, rate, np.ones((3, 1)), np.full(3, 0.5), np.full(3, 0.01))
+    cells = _Cells.of([Reading(shape=shape, rate=rate, weight=np.ones((3, 1)))], np.full(3, 0.5), np.full(3, 0.01))
     nodes = _Nodes.around(PRIORS[0], TYPICAL, None)
     measured = rows((1, 1500.0, 6.0, 4.0, 2.0, np.nan, np.nan))
     log_v = np.array([-0.2, 0.3])

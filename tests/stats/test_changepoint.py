@@ -156,6 +156,7 @@ def test_many_units_that_each_say_little_choose_a_template():
 def test_weights_are_bayes_rule():
     """Shares times evidence, made to sum to one for each unit, however large the evidences."""
     evidence = np.array([[1000.0, 0.0], [1000.0 + np.log(3.0), -2.0]])
-    found = weights(evidence, np.array([0.6, 0.4]))
+    found, whole = weights(evidence, np.array([0.6, 0.4]))
     np.testing.assert_allclose(found[:, 0], [0.6 / 1.8, 1.2 / 1.8])
     np.testing.assert_allclose(found[:, 1], np.array([0.6, 0.4 * np.exp(-2)]) / (0.6 + 0.4 * np.exp(-2)))
+    np.testing.assert_allclose(whole, [1000.0 + np.log(1.8), np.log(0.6 + 0.4 * np.exp(-2))])

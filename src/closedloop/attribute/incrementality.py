@@ -22,7 +22,7 @@ from closedloop.records.causes import CausalEvidence
 from closedloop.records.interval import FloatArray, Intervals
 from closedloop.records.lift import LiftResult
 from closedloop.records.outcomes import Outcomes
-from closedloop.stats.background import split
+from closedloop.stats.background import Reading, split
 from closedloop.stats.measured import measured_by
 
 MOST = 1.5  # largest share: some effects of advertising never pass through a touch
@@ -118,7 +118,8 @@ def incremental(
     measured, covered = measured_by(known, outcomes, arms, exposures, shape / rate)
     types, said = list(known.priors), known.types(arms)
     found = split(
-        shape[:, None], rate[:, None], np.ones((n, 1)), k=k, mu=mu, kind=np.array([types.index(t) for t in said], dtype=np.int64),
+        [Reading(shape=shape[:, None], rate=rate[:, None], weight=np.ones((n, 1)))], k=k, mu=mu,
+        kind=np.array([types.index(t) for t in said], dtype=np.int64),
         priors=[known.priors[t] for t in types], view=known.view(participation=source is not outcomes), measured=measured, size=draws,
         platform=arms.column("platform").codes.astype(np.int64).clip(0) if "platform" in arms.columns else np.zeros(n, dtype=np.int64),
         rng=rng if rng is not None else np.random.default_rng(0),

@@ -7,7 +7,7 @@ arm that was never tested keeps its prior's width. A factor that the caller give
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
@@ -17,14 +17,15 @@ import numpy.typing as npt
 from scipy import special
 
 from closedloop.classify.evidence import Evidence
-from closedloop.classify.rates import Rates, fit_rates, moments
+from closedloop.classify.following import Assumption, assumptions, chances, log_weights
+from closedloop.classify.rates import Rates, fit_rates_under, moments
 from closedloop.errors import ConfigurationError
 from closedloop.records.arms import Arm, Arms
 from closedloop.records.causes import CausalEvidence
 from closedloop.records.interval import FloatArray, Interval, Intervals
 from closedloop.records.outcomes import Outcomes
 from closedloop.records.signal import GammaMixture
-from closedloop.stats.background import split
+from closedloop.stats.background import Reading, mean_rate, split
 from closedloop.stats.gamma_poisson import GroupPriors
 from closedloop.stats.measured import measured_by
 
@@ -160,34 +161,36 @@ def caused_rates(
         )
     used = np.stack([e.cost_exposure > 0 for e in kinds.values()])
     main = np.where(used.any(axis=0), used.argmax(axis=0), len(kinds) - 1)
-    bare: dict[str, Rates] = {}
+    assumed = assumptions(outcomes, source, kinds, known.follows if hazard else 0.0)
+    bare: dict[str, list[Rates]] = {}
     for name, e in kinds.items():
         fitted = rates[name].priors
         assert fitted is not None  # only arms that stand alone have none, and those are never turned into causes
         centre = (fitted.weight * fitted.log_mu).sum(axis=1, keepdims=True)
         flat = np.ones_like(centre)
         weak = GroupPriors(k=_K * flat, weight=flat, log_mu=centre, sd_log_mu=0.0 * flat, informed=fitted.informed)
-        bare[name] = fit_rates(source, e, group, len(centre), source.delay.get(name), hazard=hazard, seed=seed, priors=weak)
+        bare[name] = fit_rates_under(
+            source, e, group, len(centre), source.delay.get(name), hazard=hazard, seed=seed, priors=weak,
+            factors=[a.factors[name] for a in assumed], weight=chances(assumed),
+        )  # fmt: skip
     names = list(kinds)
-    mu = np.stack([np.exp(bare[name].priors.log_mu[group, 0]) for name in names])[main, np.arange(n)]  # type: ignore[union-attr]
+    mu = np.stack([np.exp(bare[name][0].priors.log_mu[group, 0]) for name in names])[main, np.arange(n)]  # type: ignore[union-attr]
     price = _recent_price(outcomes, evidence, main)
     kinds = {name: attrs.evolve(e, cost_exposure=price.exposures[name]) for name, e in kinds.items()}
     evidence = attrs.evolve(evidence, kinds=kinds, spend_weighted=price.spend)
-    likes = [_summed(names, _of(bare, what), evidence, main) for what in ("mixture", "fewest", "most")]
-    own = likes[0]
-    assert own is not None
+    own, *bounds = (_readings(bare, assumed, what, evidence, main) for what in ("mixture", "fewest", "most"))
     types = list(known.priors)
     said = known.types(arms)
     kind = np.array([types.index(t) for t in said], dtype=np.int64)
     named = arms.column("platform").decode().astype(str) if "platform" in arms.columns else np.zeros(n)
     platform = np.unique(named, return_inverse=True)[1].astype(np.int64)  # by name: the order in which arms were listed must not matter
     exposures = np.stack([kinds[name].cost_exposure for name in names])[main, np.arange(n)]
-    measured, covered = measured_by(known, outcomes, arms, exposures, (own.weight * own.shape / own.rate).sum(axis=1))
+    measured, covered = measured_by(known, outcomes, arms, exposures, mean_rate(own), present=len(assumed) > 1)
     found = split(
-        own.shape, own.rate, own.weight, k=np.full(n, _K), mu=mu, kind=kind, priors=[known.priors[t] for t in types], platform=platform,
+        own, k=np.full(n, _K), mu=mu, kind=kind, priors=[known.priors[t] for t in types], platform=platform,
         view=known.view(participation=outcomes.participation is not None), measured=measured,
         rng=np.random.default_rng([seed, 3]), size=_DRAWS if n <= _MANY else _FEW,
-        bounds=[(m.shape, m.rate, m.weight) for m in likes[1:] if m is not None],
+        bounds=[readings for readings in bounds if readings],
     )  # fmt: skip
     mixtures = [sliced(causes.caused) for causes in found]
     bounded = len(found) == 3
@@ -216,8 +219,20 @@ def caused_rates(
     )
 
 
-def _of(rates: Mapping[str, Rates], what: str) -> list[GammaMixture | None]:
-    return [getattr(r, what) for r in rates.values()]
+def _readings(
+    bare: Mapping[str, list[Rates]], assumed: Sequence[Assumption], what: str, evidence: Evidence, main: npt.NDArray[np.intp]
+) -> list[Reading]:
+    """Return the credited rate under each assumption; none where a kind of touch lacks what is asked for."""
+    out = []
+    evidence_of = np.sum([[r.evidence for r in each] for each in bare.values()], axis=0)  # (J, A)
+    weights = log_weights(assumed, evidence_of)
+    for j, assumption in enumerate(assumed):
+        found = _summed(list(bare), [getattr(rates[j], what) for rates in bare.values()], evidence, main)
+        if found is None:
+            return []
+        log = weights[j] + evidence_of[j]
+        out.append(Reading(shape=found.shape, rate=found.rate, weight=found.weight, share=assumption.share, evidence=log))
+    return out
 
 
 def _summed(names: list[str], posteriors: list[GammaMixture | None], evidence: Evidence, main: npt.NDArray[np.intp]) -> GammaMixture | None:

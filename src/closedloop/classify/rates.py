@@ -39,6 +39,7 @@ class Rates:
         priors: The groups' priors, None where arms stand alone.
         fixed: Ends of the interval where they are not quantiles of the posterior (anytime, conformal), shape (A,) each.
         point: The estimate where it is not the posterior's median.
+        evidence: Log evidence of the counts, up to a constant of the counts; zero where nothing can be forgotten, shape (A,).
     """
 
     mixture: GammaMixture
@@ -52,6 +53,7 @@ class Rates:
     priors: GroupPriors | None
     fixed: tuple[FloatArray, FloatArray] | None = None
     point: FloatArray | None = None
+    evidence: FloatArray | float = 0.0
 
     def interval(self, level: float, at: npt.NDArray[np.intp]) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return low, median and high of the rate of the arms at ``at``; the identified set's ends where tags are missing.
@@ -227,8 +229,55 @@ def learn(
     blocks = Counted.of(outcomes, e, covariance).blocks(group, scatter, covariance, whole=hazard is None)
     if priors is None:
         priors = fit_group_priors(blocks.counts.sum(axis=1), blocks.exposures.sum(axis=1), group, n_groups)
-    share, past = learn_shares(blocks, priors, hazard or 0.0)
-    return Learned(hazard=hazard, priors=priors, scatter=scatter, share=share, covariance=covariance), past
+    share, past = learn_shares([(blocks, np.zeros(len(e.count)))], priors, hazard or 0.0)
+    return Learned(hazard=hazard, priors=priors, scatter=scatter, share=share, covariance=covariance), None if past is None else past[0]
+
+
+def fit_rates_under(
+    outcomes: Outcomes,
+    e: KindEvidence,
+    group: Groups,
+    n_groups: int,
+    curve: DelayCurve | None,
+    *,
+    hazard: float | None,
+    seed: int,
+    priors: GroupPriors,
+    factors: Sequence[FloatArray],
+    weight: FloatArray,
+) -> list[Rates]:
+    """Return the posterior of every arm's present rate under each of some assumptions of what past exposures count for, with its evidence.
+
+    What pasts are like is learned under all of them together, so that a growth that an assumption explains is no trend.
+
+    Args:
+        outcomes, e, group, n_groups, curve, hazard, seed: As in `fit_rates`.
+        priors: Group priors.
+        factors: What the exposures of each block count for, J of shape (A, B); only ones where ``hazard`` is None.
+        weight: Prior probability of each assumption, shape (J,).
+    """
+    if len(factors) == 1:  # nothing to weigh
+        rates = fit_rates(outcomes, e, group, n_groups, curve, hazard=hazard, seed=seed, priors=priors)
+        return [attrs.evolve(rates, evidence=np.zeros(len(e.count)))]
+    scatter, covariance = pearson_dispersion(e.pearson, group, n_groups), _delay_covariance(curve, seed)
+    assumed = [_counting(e, factor) for factor in factors]
+    blocks = [Counted.of(outcomes, own, covariance).blocks(group, scatter, covariance, whole=False) for own in assumed]
+    more = [(b.counts * np.log(factor)).sum(axis=1) for b, factor in zip(blocks, factors, strict=True)]  # evidences leave it out
+    others = [(b, m + w) for b, m, w in zip(blocks, more, np.log(weight), strict=True)]
+    share, pasts = learn_shares(others, priors, hazard or 0.0)
+    learned = Learned(hazard=hazard, priors=priors, scatter=scatter, share=share, covariance=covariance)
+    found = []
+    for j, (own, m) in enumerate(zip(assumed, more, strict=True)):
+        rates = rates_given(learned, outcomes, own, group, past=None if pasts is None else pasts[j])
+        found.append(attrs.evolve(rates, evidence=rates.evidence + m))
+    return found
+
+
+def _counting(e: KindEvidence, factor: FloatArray) -> KindEvidence:
+    """Return evidence whose past exposures count for something else at the present rate."""
+    exposures = e.exposures * factor
+    more = None if e.untagged_exposures is None else e.untagged_exposures * factor
+    return attrs.evolve(e, exposures=exposures, exposure=exposures.sum(axis=1), untagged_exposures=more)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -336,6 +385,7 @@ def rates_given(learned: Learned, outcomes: Outcomes, e: KindEvidence, group: Gr
         fewest=None if fewest is None else fewest.mixture,
         most=None if most is None else most.mixture,
         priors=learned.priors,
+        evidence=found.evidence,
     )
     return rates.scaled(np.ones((1, n)), e.blind_spread[None] ** 2, np.ones(1)) if e.blind_spread.any() else rates
 

@@ -6,6 +6,8 @@ them first; given that, every arm's posterior is its own, so some arms can be co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import numpy as np
 import numpy.typing as npt
@@ -108,12 +110,14 @@ class Present:
         borrowed: Share of the prior in the posterior rate parameter, shape (A,).
         volume: Effective number of conversions, shape (A,).
         broke: Probability of a break anywhere in the past, shape (A,).
+        evidence: Log evidence of the counts, up to a constant of the counts; zero where nothing can be forgotten, shape (A,).
     """
 
     mixture: GammaMixture
     borrowed: FloatArray
     volume: FloatArray
     broke: FloatArray
+    evidence: FloatArray
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -157,17 +161,34 @@ def _past(b: Blocks, priors: GroupPriors, hazard: float, kept: npt.NDArray[np.in
     return Past(evidence=np.concatenate([evidence, walked]), since=since[1], walks=(shape, rate, left))
 
 
-def learn_shares(blocks: Blocks, priors: GroupPriors, hazard: float) -> tuple[FloatArray, list[Past] | None]:
-    """Return how common each past is among the arms, shape (M,), and the arms' pasts where all were looked at."""
+def learn_shares(
+    readings: Sequence[tuple[Blocks, FloatArray]], priors: GroupPriors, hazard: float
+) -> tuple[FloatArray, list[list[Past]] | None]:
+    """Return how common each past is among the arms, shape (M,), and the arms' pasts where all were looked at.
+
+    Args:
+        readings: The evidence under each assumption of what past exposures count for, with the assumption's log weight for every arm, (A,).
+        priors: The groups' priors.
+        hazard: Probability of a break per day.
+
+    Returns:
+        The shares, and the pasts under each assumption, part by part.
+    """
+    blocks = readings[0][0]
     templates, prior = _templates()
     used = np.flatnonzero(blocks.exposures.sum(axis=1) > 0)
     if not forgets(blocks, hazard) or not len(used):
         return np.asarray(templates[0]), None
     used = used[:: -(-len(used) // _LEARNERS)]
-    some = blocks.take(used)
-    pasts = [_past(_cut(some, at, coarse), priors, hazard, np.arange(_MODELS - 2)) for at, coarse in some.parts()]
-    evidence = np.concatenate([past.evidence for past in pasts], axis=1)
-    return shares(evidence, templates, prior), pasts if len(used) == len(blocks.counts) else None
+    evidence, found = np.full((_MODELS, len(used)), -np.inf), []
+    for assumed, weight in readings:
+        some = assumed.take(used)
+        parts = some.parts()
+        pasts = [_past(_cut(some, at, coarse), priors, hazard, np.arange(_MODELS - 2)) for at, coarse in parts]
+        own = np.concatenate([past.evidence + weight[used[at]] for (at, _), past in zip(parts, pasts, strict=True)], axis=1)
+        evidence = np.logaddexp(evidence, own)
+        found.append(pasts)
+    return shares(evidence, templates, prior), found if len(used) == len(blocks.counts) else None
 
 
 def _cut(blocks: Blocks, at: npt.NDArray[np.intp], coarse: bool) -> Blocks:
@@ -176,7 +197,13 @@ def _cut(blocks: Blocks, at: npt.NDArray[np.intp], coarse: bool) -> Blocks:
 
 
 def present(
-    blocks: Blocks, priors: GroupPriors, share: FloatArray, hazard: float, *, seen: Blocks | None = None, past: list[Past] | None = None
+    blocks: Blocks,
+    priors: GroupPriors,
+    share: FloatArray,
+    hazard: float,
+    *,
+    seen: Blocks | None = None,
+    past: list[Past] | None = None,
 ) -> Present:
     """Return the posterior of every arm's present rate.
 
@@ -191,7 +218,7 @@ def present(
     n = len(blocks.counts)
     components = priors.k.shape[1] + (2 if forgets(blocks, hazard) else 0)
     shape, rate, weight = (np.empty((n, components)) for _ in range(3))
-    numbers = np.empty((3, n))
+    numbers = np.zeros((4, n))
     kept = np.flatnonzero(share[2:] >= _UNSEEN)
     share = share[np.append([0, 1], kept + 2)]
     source = blocks if seen is None else seen
@@ -204,8 +231,9 @@ def present(
         else:
             found = _whole(blocks.take(at), priors)
         shape[at], rate[at], weight[at] = found.mixture.shape, found.mixture.rate, found.mixture.weight
-        numbers[0, at], numbers[1, at], numbers[2, at] = found.borrowed, found.volume, found.broke
-    return Present(mixture=GammaMixture(shape=shape, rate=rate, weight=weight), borrowed=numbers[0], volume=numbers[1], broke=numbers[2])
+        numbers[:, at] = found.borrowed, found.volume, found.broke, found.evidence
+    mixture = GammaMixture(shape=shape, rate=rate, weight=weight)
+    return Present(mixture=mixture, borrowed=numbers[0], volume=numbers[1], broke=numbers[2], evidence=numbers[3])
 
 
 def _whole(b: Blocks, priors: GroupPriors) -> Present:
@@ -213,11 +241,17 @@ def _whole(b: Blocks, priors: GroupPriors) -> Present:
     count, exposure = b.counts.sum(axis=1), b.exposures.sum(axis=1)
     uncertain = b.log_variance[:, 0] if b.log_variance.any() else None
     shape, rate, weight, borrowed = posterior_mixture(count, exposure, b.group, priors, exposure_variance=uncertain)
-    return Present(mixture=GammaMixture(shape=shape, rate=rate, weight=weight), borrowed=borrowed, volume=count, broke=np.zeros(len(count)))
+    return Present(
+        mixture=GammaMixture(shape=shape, rate=rate, weight=weight),
+        borrowed=borrowed,
+        volume=count,
+        broke=np.zeros(len(count)),
+        evidence=np.zeros(len(count)),
+    )
 
 
 def _present(b: Blocks, seen: Blocks, past: Past, priors: GroupPriors, share: FloatArray, kept: npt.NDArray[np.intp]) -> Present:
-    model = weights(past.evidence, share)
+    model, evidence = weights(past.evidence, share)
     since = past.since.T * model[1]
     since[0] += model[0]
     calm = _whole(b, priors)
@@ -257,4 +291,4 @@ def _present(b: Blocks, seen: Blocks, past: Past, priors: GroupPriors, share: Fl
         rate=np.concatenate([calm.mixture.rate, (m / v).T], axis=1),
         weight=np.concatenate([calm.mixture.weight * since[:1].T, mass.T], axis=1),
     )
-    return Present(mixture=mixture, borrowed=borrowed, volume=volume, broke=since[1:].sum(axis=0))
+    return Present(mixture=mixture, borrowed=borrowed, volume=volume, broke=since[1:].sum(axis=0), evidence=evidence)

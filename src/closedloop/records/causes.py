@@ -87,6 +87,8 @@ class CausalEvidence:
             deviation over accounts: used where only credit is known, ``Outcomes.participation`` being None.
         moved: Relative standard deviation of what a background does between a test and now.
         late: Share of caused conversions that come after the window, and so after a test is read.
+        follows: Chance that an arm's background grew with the conversions that others brought, by which an account that grew tells caused
+            from met; the rest, in equal parts, that its whole rate rose with demand, and that it followed neither. 0 reads no growth.
     """
 
     tests: tuple[LiftResult, ...] = attrs.field(default=(), converter=_all)
@@ -96,6 +98,7 @@ class CausalEvidence:
     elsewhere: tuple[float, float] = (1.1, 0.2)
     moved: float = 0.2
     late: float = 0.06
+    follows: float = 0.5
 
     def __attrs_post_init__(self) -> None:
         if "other" not in self.priors:
@@ -111,6 +114,8 @@ class CausalEvidence:
             raise ConfigurationError("a relative spread lies in [0, 3)", "moved", self.moved)
         if not 0.0 <= self.late < 1.0:
             raise ConfigurationError("a share lies in [0, 1)", "late", self.late)
+        if not 0.0 <= self.follows <= 1.0:
+            raise ConfigurationError("a chance lies in [0, 1]", "follows", self.follows)
 
     def view(self, *, participation: bool) -> tuple[float, float, float]:
         """Return median and spreads of caused conversions per caused one that is counted: in journeys, or only where it is credited."""

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+from scipy import interpolate, special
 
 from closedloop.records.causes import TypePrior
 from closedloop.records.interval import FloatArray
@@ -60,24 +60,50 @@ class Causes:
 
 
 @attrs.frozen(kw_only=True, eq=False)
+class Reading:
+    """Posterior of the credited rate of A arms under one assumption, a Gamma mixture under a Gamma(k, k / mu) prior.
+
+    Args:
+        shape, rate, weight: Shape (A, R).
+        share: The background's share of the rate that is assumed; None where the assumption does not speak of it.
+        evidence: Log evidence of the assumption with its prior probability, shape (A,), or a number.
+    """
+
+    shape: FloatArray
+    rate: FloatArray
+    weight: FloatArray
+    share: float | None = None
+    evidence: FloatArray | float = 0.0
+
+
+@attrs.frozen(kw_only=True, eq=False)
 class _Cells:
-    """Nodes of some arms: log credited rate (A, G), its log likelihood (A, G)."""
+    """Nodes of some arms: log credited rate (A, G), its log likelihood, (A, G, Z), or (A, G, 1) where it does not know of the shares."""
 
     log_g: FloatArray
     log_like: FloatArray
 
     @classmethod
-    def of(cls, shape: FloatArray, rate: FloatArray, weight: FloatArray, k: FloatArray, mu: FloatArray) -> _Cells:
+    def of(cls, readings: Sequence[Reading], k: FloatArray, mu: FloatArray) -> _Cells:
         """From posteriors under a Gamma(k, k / mu) prior, which is taken out again."""
-        n = len(shape)
+        n = len(k)
+        evidence = np.stack([np.broadcast_to(r.evidence, (n,)) for r in readings])
+        evidence = evidence - evidence.max(axis=0)
+        shape, rate = (np.concatenate([getattr(r, f) for r in readings], axis=1) for f in ("shape", "rate"))
+        weight = np.concatenate([r.weight * np.exp(e)[:, None] for r, e in zip(readings, evidence, strict=True)], axis=1)
+        weight /= weight.sum(axis=1, keepdims=True)
         low, high = (np.log(mixture_quantile(level, shape, rate, weight)) for level in (0.0005, 0.9995))
         low = np.maximum(low, high - _REACH)
         log_g = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, _G)
-        s, r, w = shape[:, None, :], rate[:, None, :], weight[:, None, :]
-        x = log_g[:, :, None]
-        parts = s * (x + np.log(r)) - r * np.exp(x) - special.gammaln(s) + np.log(np.maximum(w, 1e-300))
-        log = special.logsumexp(parts, axis=2) - k[:, None] * log_g + (k / mu)[:, None] * np.exp(log_g)
-        return cls(log_g=log_g, log_like=(log - log.max(axis=1, keepdims=True)).reshape(n, _G))
+        found = np.stack([_log_density(r, log_g) + e[:, None] for r, e in zip(readings, evidence, strict=True)])  # (J, A, G)
+        shares = {j: r.share for j, r in enumerate(readings) if r.share is not None}
+        free = [j for j, r in enumerate(readings) if r.share is None]
+        log = special.logsumexp(found[free], axis=0)[:, :, None] if free else np.full((n, _G, 1), -np.inf)
+        if shares:
+            known = interpolate.CubicSpline(list(shares.values()), found[list(shares)], axis=0)(special.expit(_SHARE))
+            log = np.logaddexp(log, np.moveaxis(known, 0, 2))
+        log += ((k / mu)[:, None] * np.exp(log_g) - k[:, None] * log_g)[:, :, None]
+        return cls(log_g=log_g, log_like=log - log.max(axis=(1, 2), keepdims=True))
 
     def take(self, at: npt.NDArray[np.intp]) -> _Cells:
         return _Cells(log_g=self.log_g[at], log_like=self.log_like[at])
@@ -96,7 +122,7 @@ class _Cells:
         Returns:
             Shape (A, V, G * Z), or (A, 1, G * Z) where none of the arms was tested: it does not depend on ``v`` then.
         """
-        log = np.repeat(self.log_like, _Z, axis=1)[:, None, :]
+        log = np.broadcast_to(self.log_like, (len(at), _G, _Z)).reshape(len(at), 1, -1)
         place = {int(a): i for i, a in enumerate(at)}
         rows = [m for m, a in enumerate(measured.arm.tolist()) if a in place]
         if rows:
@@ -107,6 +133,14 @@ class _Cells:
                 i = place[int(measured.arm[m])]
                 log[i] += measured.log_likelihood(m, np.exp(log_r[i]), np.exp(log_b[i]), v)
         return log
+
+
+def _log_density(reading: Reading, log_g: FloatArray) -> FloatArray:
+    """Log density of the logarithm of the credited rate at some nodes, shape (A, G)."""
+    s, r, w = reading.shape[:, None, :], reading.rate[:, None, :], reading.weight[:, None, :]
+    x = log_g[:, :, None]
+    parts = s * (x + np.log(r)) - r * np.exp(x) - special.gammaln(s) + np.log(np.maximum(w, 1e-300))
+    return np.asarray(special.logsumexp(parts, axis=2))
 
 
 def _student(x: FloatArray, place: FloatArray, spread: FloatArray, nu: int) -> FloatArray:
@@ -169,9 +203,7 @@ class _Nodes:
 
 
 def split(
-    shape: FloatArray,
-    rate: FloatArray,
-    weight: FloatArray,
+    readings: Sequence[Reading],
     *,
     k: FloatArray,
     mu: FloatArray,
@@ -183,13 +215,13 @@ def split(
     rng: np.random.Generator,
     size: int,
     typical: float | None = None,
-    bounds: Sequence[tuple[FloatArray, FloatArray, FloatArray]] = (),
+    bounds: Sequence[Sequence[Reading]] = (),
 ) -> list[Causes]:
     """Return joint draws of caused counts per exposure.
 
     Args:
-        shape, rate, weight: Posterior of the credited rate per arm under a Gamma(k, k / mu) prior, a mixture, shape (A, R).
-        k, mu: That prior, shape (A,); it is taken out, and the one below put in its place.
+        readings: Posterior of the credited rate per arm under each assumption of what its past says.
+        k, mu: Parameters of the Gamma(k, k / mu) prior of those, shape (A,); it is taken out, and the one below put in its place.
         kind: Type of each arm, shape (A,).
         priors: Prior of each type.
         platform: Platform of each arm, shape (A,); arms of one platform share ``v``.
@@ -198,16 +230,15 @@ def split(
         rng: Source of randomness.
         size: Draws D, at least.
         typical: The account's typical credited rate, which the priors are relative to; the geometric mean over arms when None.
-        bounds: Other posteriors of the same arms (shape, rate, weight), such as the ends of an identified set, split by the same common
-            numbers.
+        bounds: Other readings of the same arms, such as the ends of an identified set, split by the same common numbers.
 
     Returns:
         `Causes` of the arms, then of each of the bounds.
     """
-    n = len(shape)
-    cells = _Cells.of(shape, rate, weight, k, mu)
+    n = len(k)
+    cells = _Cells.of(readings, k, mu)
     if typical is None:
-        typical = float(np.exp(np.mean(np.log((weight * shape / rate).sum(axis=1))))) if n else 1.0
+        typical = float(np.exp(np.mean(np.log(mean_rate(readings))))) if n else 1.0
     n_platforms = int(platform.max(initial=-1)) + 1
     spread = float(np.hypot(view[1], view[2]))
     log_v = np.log(view[0]) + spread * _V
@@ -228,9 +259,16 @@ def split(
     v_at, r_at, b_at = _common_draws(tables, nodes, log_v, view, n_platforms, hyper_draws, rng)
     factors = _factors(nodes, v_at, b_at, n_platforms)
     answers = []
-    for own in (cells, *(_Cells.of(*bound, k, mu) for bound in bounds)):
+    for own in (cells, *(_Cells.of(bound, k, mu) for bound in bounds)):
         answers.append(_arm_draws(own, measured, log_v, kind, platform, nodes, v_at, r_at, b_at, factors, each, rng))
     return answers
+
+
+def mean_rate(readings: Sequence[Reading]) -> FloatArray:
+    """Return the posterior mean of the credited rate over all assumptions, shape (A,)."""
+    means = np.stack([(r.weight * r.shape / r.rate).sum(axis=1) for r in readings])
+    weight = special.softmax(np.stack([np.broadcast_to(r.evidence, means[0].shape) for r in readings]), axis=0)
+    return np.asarray((weight * means).sum(axis=0))
 
 
 def _thinned(at: npt.NDArray[np.intp], measured: Measured) -> npt.NDArray[np.intp]:

@@ -219,8 +219,10 @@ def shares(evidence: FloatArray, templates: FloatArray, prior: FloatArray, *, ps
     return np.asarray(share)
 
 
-def weights(evidence: FloatArray, share: FloatArray) -> FloatArray:
-    """Return each unit's posterior over models of given shares, shape (M, A); columns sum to 1."""
+def weights(evidence: FloatArray, share: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return each unit's posterior over models of given shares, shape (M, A), columns sum to 1; and its log evidence of all, shape (A,)."""
     with np.errstate(under="ignore"):
-        posterior = share[:, None] * np.exp(evidence - evidence.max(axis=0))
-        return np.asarray(posterior / posterior.sum(axis=0))
+        top = evidence.max(axis=0)
+        posterior = share[:, None] * np.exp(evidence - top)
+        total = posterior.sum(axis=0)
+        return np.asarray(posterior / total), np.asarray(top + np.log(total))

@@ -19,12 +19,11 @@ from closedloop.records.causes import CausalEvidence
 from closedloop.records.interval import FloatArray
 from closedloop.records.lift import LiftResult
 from closedloop.records.outcomes import Outcomes
+from closedloop.stats.level import Level, levels_of_late
 
 IntArray = npt.NDArray[np.integer]
 
 _APART = 0.5  # relative spread of the backgrounds of arms that one test covers together
-_HALF_LIFE = 14.0  # days: what an arm's rate of late rests on
-_WEEK = 7
 _FARTHEST = 20.0  # levels further apart than this are no measurement of one background any more
 
 
@@ -83,7 +82,7 @@ class Measured:
 
 
 def measured_by(
-    known: CausalEvidence, outcomes: Outcomes, arms: Arms, exposures: FloatArray, rate: FloatArray
+    known: CausalEvidence, outcomes: Outcomes, arms: Arms, exposures: FloatArray, rate: FloatArray, *, present: bool = False
 ) -> tuple[Measured, npt.NDArray[np.bool_]]:
     """Return what tests counted, arm by arm, and which arms they covered; a test of several arms is shared by exposure.
 
@@ -93,6 +92,7 @@ def measured_by(
         arms: The arms, in the order of the next two.
         exposures: Of the main kind, shape (A,).
         rate: Conversions taken part in (credited ones, where participation is not known) per exposure, shape (A,).
+        present: The rates are those at the account's present level, and not at that of each arm's exposures of late.
     """
     covers = [(test, np.flatnonzero(test.covers(arms) & (exposures > 0))) for test in known.tests]
     covered = np.zeros(len(arms), dtype=np.bool_)
@@ -101,7 +101,9 @@ def measured_by(
     place = {arm: i for i, arm in enumerate(outcomes.arms)}
     position = np.array([place[arm] for arm in arms], dtype=np.int64)
     joined = (outcomes.participation or outcomes).per_arm("credit")[position]
-    credit, now = outcomes.per_arm("credit")[position], _conversions_of_late(outcomes)[position]
+    credit = outcomes.per_arm("credit")[position]
+    level_now = Level.of(outcomes) if present else None
+    levels = levels_of_late(outcomes)[position] if level_now is None else np.full(len(arms), level_now.now)
     rows: list[tuple[float, ...]] = []
     for test, at in covers:
         if not len(at):
@@ -113,8 +115,8 @@ def measured_by(
         total = test.exposures if test.exposures is not None else taken / float((part * rate[at]).sum())
         moved = float(np.hypot(known.moved, _APART if len(at) > 1 else 0.0))
         level = np.ones(len(at))
-        if test.conversions_per_day is not None and (now[at] > 0).all():
-            level = (test.conversions_per_day / now[at]).clip(1.0 / _FARTHEST, _FARTHEST)
+        if test.conversions_per_day is not None and (levels[at] > 0).all():
+            level = (test.conversions_per_day / levels[at]).clip(1.0 / _FARTHEST, _FARTHEST)
         for a, p, then in zip(at, part, level, strict=True):
             rows.append((float(a), float(p) * total, *_counted(test, taken, float(p)), moved, float(then)))
     columns = np.array(rows).T
@@ -129,24 +131,3 @@ def _counted(test: LiftResult, taken: float, part: float) -> tuple[float, float,
         return 0.0, 1.0, 0.0, effect * part, error * part**0.5
     odds = test.treated_users / test.control_users
     return test.control * part, odds, (test.treated - taken) * part, np.nan, np.nan
-
-
-def _conversions_of_late(outcomes: Outcomes) -> FloatArray:
-    """Return the account's conversions a day when each arm had the exposures that speak of late, shape (A,); 0 where it is not known.
-
-    Days are means of a week around them, so that weekdays do not matter; the last day is not over yet and takes no part.
-    """
-    n, c, daily = len(outcomes.arms), outcomes.cohorts, outcomes.daily
-    if not len(daily) or not len(c):
-        return np.zeros(n)
-    first, last = int(daily.day.min()), int(daily.day.max()) - 1
-    if last < first:
-        return np.zeros(n)
-    by_day = np.bincount(daily.day[daily.day <= last] - first, daily.conversions[daily.day <= last], last - first + 1)
-    window = np.ones(min(_WEEK, len(by_day)))
-    known = (~np.isin(np.arange(first, last + 1), daily.missing)).astype(np.float64)
-    smooth = np.convolve(by_day, window, mode="same") / np.maximum(np.convolve(known, window, mode="same"), 1.0)
-    weight = c.exposures * np.exp2(-(c.day.max() - c.day) / _HALF_LIFE)
-    total = np.bincount(c.arm, weight, n)
-    met = np.bincount(c.arm, weight * smooth[np.clip(c.day - first, 0, len(smooth) - 1)], n)
-    return np.asarray(np.divide(met, total, out=np.zeros(n), where=total > 0))
