@@ -48,7 +48,7 @@ GROWN = np.repeat([2000.0, 4000.0, 10_000.0], DAYS // 3)
 
 
 def test_growth_tells_caused_from_met(account):
-    """Arms whose rate grew as the account did meet nearly all of it; arms whose rate stood still cause nearly all; without growth: who knows."""
+    """Arms whose rate grew as the account did meet nearly all of it; those whose rate stood still cause it; without growth: who knows."""
     relative = GROWN / GROWN[-1]
     met, caused = 0.002 + 0.04 * relative, 0.04 + 0.0 * relative
     arms = [("meta", f"{'visitors' if i < 3 else 'broad'} {i}") for i in range(6)]  # what is assumed of retargeting allows much to be met

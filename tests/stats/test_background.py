@@ -210,6 +210,11 @@ def test_the_prior_is_taken_out_of_the_credited_rate():
     assert cells.log_like.max() == 0.0
     np.testing.assert_allclose(np.exp(cells.log_g[0, [0, -1]]), stats.gamma.ppf([0.0005, 0.9995], 30.5, scale=1 / 2050), rtol=1e-3)
     np.testing.assert_allclose(np.diff(cells.log_g[0]), np.diff(cells.log_g[0])[0])
+    shape, rate, weight = np.array([[30.5, 4.0, 9.0]]), np.array([[2050.0, 500.0, 300.0]]), np.array([[0.3, 0.7, 0.0]])
+    mixed = _Cells.of([Reading(shape=shape, rate=rate, weight=weight)], k, mu)
+    g = np.exp(mixed.log_g[0])
+    left = np.log((weight * stats.gamma.pdf(g[:, None], shape, scale=1 / rate)).sum(axis=1)) - stats.gamma.logpdf(g, 0.5, scale=0.02)
+    np.testing.assert_allclose(mixed.log_like[0, :, 0], left - left.max(), atol=1e-8)
     rare = _Cells.of([Reading(shape=np.array([[0.5]]), rate=np.array([[2050.0]]), weight=np.ones((1, 1)))], k, mu)
     assert rare.log_g[0, -1] - rare.log_g[0, 0] == pytest.approx(5.0)
     log_r, log_b = cells.parts

@@ -23,7 +23,7 @@ def test_the_prior_is_a_log_normal_seen_from_a_uniform_start():
     shares = prior_shares(n, median=median, sigma=sigma)
     delay = stats.lognorm(sigma, scale=median)
     seen = [integrate.quad(lambda start, j=j: delay.cdf(min(j + 1 - start, n - 1)), 0, 1)[0] / delay.cdf(n - 1) for j in range(n - 1)]
-    np.testing.assert_allclose(np.cumsum(shares)[:-1], seen, atol=2e-3)
+    np.testing.assert_allclose(np.cumsum(shares)[:-1], seen, atol=2e-4)
     assert shares.sum() == pytest.approx(1.0, abs=1e-12)
 
 

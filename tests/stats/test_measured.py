@@ -150,3 +150,29 @@ def test_a_stated_effect_is_shared_by_exposure():
     np.testing.assert_allclose(measured.error, [6.0 / 3**0.5, 6.0 * (2 / 3) ** 0.5])
     total = 40.0 / (0.01 / 3 + 0.02 * 2 / 3)
     np.testing.assert_allclose(measured.exposures, [total / 3, 2 * total / 3])
+
+
+def test_it_does_not_matter_which_day_is_counted_from():
+    """All days a thousand later, or conversions known only since a while: levels follow the days, not their numbers."""
+    test = LiftResult(where={"platform": "google"}, attributed=40.0, exposures=4000.0, conversions_per_day=100.0, **COUNTS)
+    rising = np.linspace(100.0, 400.0, 60)
+
+    def level(start, later):
+        found = outcomes((1.0, 1.0))
+        daily = ConversionDays.of(np.arange(start, 60) + later, rising[start:], 0 * rising[start:])
+        cohorts = attrs.evolve(found.cohorts, day=found.cohorts.day + later)
+        return row(test, attrs.evolve(found, cohorts=cohorts, daily=daily)).level[0]
+
+    assert level(0, 1000) == pytest.approx(level(0, 0))
+    assert level(30, 1000) == pytest.approx(level(30, 0))
+    window = [rising[30 + max(0, d - 3) : 30 + min(29, d + 4)].mean() for d in range(29)]  # the last day is not over yet
+    smooth = np.array([*np.full(30, window[0]), *window, window[-1]])
+    weight = 0.5 ** ((59 - np.arange(60)) / 14)
+    assert level(30, 0) == pytest.approx(100.0 / ((weight * smooth).sum() / weight.sum()), rel=0.01)
+
+
+def test_credit_of_less_than_one_conversion_still_says_how_much_is_taken_part_in():
+    """Twice as much participation as credit raises a test's credit twofold, even where both are parts of one conversion; none does not."""
+    test = LiftResult(where={"platform": "google"}, attributed=40.0, exposures=4000.0, **COUNTS)
+    for credit, beyond in ((0.002, 90.0 - 80.0), (0.0, 90.0 - 40.0)):
+        assert row(test, outcomes((credit, 2.0), joined=(2 * credit, 2.0))).beyond[0] == pytest.approx(beyond)

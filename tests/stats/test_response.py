@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
+from scipy import integrate
 from scipy.special import expit
 from scipy.stats import norm
 
@@ -68,6 +70,29 @@ def test_a_change_is_the_difference_of_two_ratios(only):
     assert single.dtype == np.float32
     np.testing.assert_allclose(single, r.change(before, near, theta), rtol=5e-3)
     np.testing.assert_allclose(r.change(before, after, theta.astype(np.float32)), r.change(before, after, theta), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [POWER, LOG, HILL])
+def test_the_expected_curve_is_an_integral(shape):
+    """Of the written-out curve over the Normal density of its parameter, by quadrature, with one shape alone; at nothing it is nothing."""
+    r, level = three().take([shape, shape]), np.array([2.0, 5.0])
+    curve = (
+        lambda x, t: x ** expit(t),
+        lambda x, t: np.log1p(x / np.exp(t)) / np.log1p(1 / np.exp(t)),
+        lambda x, t: x * (1 + np.exp(t)) / (x + np.exp(t)),
+    )[shape]
+    for x in (0.3, 1.0, 2.5):
+        mean = integrate.quad(lambda t, x=x: curve(x, t) * norm.pdf(t, r.location[0], r.scale[0]), *(r.location[0] + [-4, 4]))[0]
+        np.testing.assert_allclose(r.curves(level).value(x * r.at), level * mean, rtol=2e-4)
+    np.testing.assert_array_equal(r.curves(level).value(0.0 * r.at), 0.0)
+
+
+def test_draws_have_the_stated_spread_of_each_arm():
+    """Whatever part moves all arms together: means and standard deviations as stated, covariances the products of the common parts."""
+    r = attrs.evolve(three(), scale=np.array([0.5, 2.0, 0.7]), common=np.array([0.3, 1.2, 0.7]))
+    theta = r.draw(np.random.default_rng(3), 200_000)
+    np.testing.assert_allclose(theta.mean(axis=0), r.location, atol=0.02)
+    np.testing.assert_allclose(np.cov(theta.T), np.outer(r.common, r.common) + np.diag(r.scale**2 - r.common**2), rtol=0.02)
 
 
 def test_common_part_correlates_arms():

@@ -172,3 +172,34 @@ def test_another_shape_needs_a_lead():
     for lead, wanted in ((gap - 1e-6, HILL), (gap + 1e-6, POWER)):
         assert choose_response(data, at, prior, today=60, lead=lead).response.shape[0] == wanted
     assert choose_response(data, at, prior, today=60).response.shape[0] == (HILL if gap > 3.0 else POWER)
+
+
+@pytest.mark.parametrize("shape", [POWER, LOG, HILL])
+def test_the_currency_does_not_matter(shape):
+    """Spend and reference in another unit of money, a thousandth of it: the same curves."""
+    arm, day, spend, count = counts(7)
+    fits = []
+    for unit in (1.0, 1e-3, 1e3):
+        data = DailyCounts(arm=arm, day=day, spend=unit * spend, count=count, maturity=np.ones(60))
+        fits.append(fit_response(data, unit * np.array([0.5, 1.0, 4.0]), ResponsePrior(), shape=shape, today=20))
+    for other in fits[1:]:
+        np.testing.assert_allclose(other.response.location, fits[0].response.location, atol=1e-5)
+        np.testing.assert_allclose(other.response.scale, fits[0].response.scale, rtol=1e-5)
+        np.testing.assert_allclose(other.day_of_week, fits[0].day_of_week, rtol=1e-5)
+
+
+def test_a_day_of_spend_without_a_count_is_evidence_and_one_that_shows_nothing_yet_is_none():
+    """Low days that brought nothing say that the curve is steep; rows of no maturity, or of no known count, change nothing."""
+    day = np.arange(40)
+    spend, count = np.where(day % 2 == 0, 20.0, 100.0), np.where(day % 2 == 0, 0.0, 4.0)
+
+    def fit(keep, count=count, maturity=day**0.0):
+        data = DailyCounts(
+            arm=np.zeros(40, dtype=np.int64)[keep], day=day[keep], spend=spend[keep], count=count[keep], maturity=maturity[keep]
+        )  # fmt: skip
+        return fit_response(data, np.array([100.0]), ResponsePrior(), today=40).response.location[0]
+
+    every, high = day >= 0, day % 2 == 1
+    assert fit(every) > fit(high) + 0.2
+    assert fit(every, count=np.where(high, count, -1.0)) == fit(high)
+    assert fit(every, count=np.full(40, 4.0), maturity=np.where(high, 1.0, 0.0)) == fit(high)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 from closedloop.stats.sequences import e_bh, poisson_rate_sequence, share_sequence
 
@@ -101,3 +101,29 @@ def test_e_bh_is_its_definition():
     assert e_bh(np.array([20.0, 0.0]), rate=0.1).tolist() == [True, False]
     assert e_bh(np.array([10.0, 10.0]), rate=0.1).tolist() == [True, True]
     assert not e_bh(np.array([19.9, 9.9]), rate=0.1).any()
+
+
+@pytest.mark.parametrize("count", [0.0, 1.0, 7.0, 400.0])
+@pytest.mark.parametrize("level", [0.5, 0.999999])
+@pytest.mark.parametrize("expected", [1e-6, 0.02, 1e3])
+def test_the_ends_of_a_rate_are_where_its_mixture_meets_the_limit(count, level, expected):
+    """However far the expected rate is off: with an exponential prior the mean likelihood is a gamma integral in closed form."""
+    exposure = np.array([0.01, 3.0, 5e4, 0.0])
+    low, high = poisson_rate_sequence(np.full(4, count), exposure, level=level, expected_rate=expected)
+    assert (low[3], high[3]) == (0.0, np.inf)
+    for end, x in [*zip(low[:3], exposure[:3], strict=True), *zip(high[:3], exposure[:3], strict=True)]:
+        if end > 0:  # the lower end of no counts is 0
+            mean = special.gammaln(count + 1) - (count + 1) * np.log(x + 1 / expected) - np.log(expected)
+            assert mean - (special.xlogy(count, end) - x * end) == pytest.approx(-np.log1p(-level), abs=1e-6)
+    assert (low[:3] <= count / exposure[:3]).all()
+    assert (high[:3] > count / exposure[:3]).all()
+    assert ((low[:3] > 0) == (count > 0)).all()
+
+
+@pytest.mark.parametrize("expected", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("level", [0.1, 0.9])
+def test_the_end_of_a_single_conversion_is_its_closed_form(expected, level):
+    """The mixture's chance of one conversion in the group is the expected share: the likelihood ``p`` may be ``1 - level`` of it."""
+    low, high = share_sequence(np.array([1.0, 0.0]), np.ones(2), level=level, expected_share=expected)
+    np.testing.assert_allclose(low, [(1 - level) * expected, 0.0], rtol=1e-9)
+    np.testing.assert_allclose(high, [1.0, 1 - (1 - level) * (1 - expected)], rtol=1e-9)

@@ -92,6 +92,11 @@ def test_empty_and_single_streams_say_nothing():
     better, worse = certain(np.zeros((0, 3)), np.zeros((0, 3)), alpha=0.1)
     assert not better.any()
     assert not worse.any()
+    for answer in (
+        *certain(np.zeros((4, 0)), np.zeros((4, 0)), alpha=0.1),
+        *certain(np.ones((4, 3)), np.ones((4, 3)), alpha=0.1, streams=[]),
+    ):
+        assert answer.tolist() == []
     more, _ = log_evidence(np.array([[5.0]]), np.array([[10.0]]))
     np.testing.assert_allclose(more, 0.0, atol=1e-12)
 

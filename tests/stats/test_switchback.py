@@ -109,3 +109,16 @@ def test_contrasts_are_differences_over_the_root_of_their_sum() -> None:
     new, old = np.array([9.0, 4.0, 0.0, 0.0]), np.array([4.0, 4.0, 0.0, 25.0])
     np.testing.assert_allclose(contrasts(new, old), [5 / 13**0.5, 0.0, 0.0, -5.0])
     np.testing.assert_allclose(contrasts(new, old, 4.0), [16 / 20**0.5, 6 / 10**0.5, 0.0, -(12.5**0.5)])
+
+
+def test_the_estimate_is_the_ratio_of_the_totals_inside_the_interval() -> None:
+    """All new counts over all old ones, less one; pulled to the nearer end where one large pair outweighs what most pairs say."""
+    for seed in range(3):
+        a, b = np.random.default_rng(seed).poisson([[130.0], [100.0]], (2, 30)).astype(float)
+        low, estimate, high = gain_sequence(a, b, level=0.9)
+        assert low < estimate < high
+        assert estimate == pytest.approx(sum(a) / sum(b) - 1)
+    low, estimate, _ = gain_sequence([3.0] * 100 + [100.0], [1.0] * 100 + [1000.0], level=0.9)
+    assert low == estimate > 0.0
+    assert gain_sequence([0.0], [0.0], level=0.9) == (-1.0, 0.0, math.inf)
+    assert gain_sequence([3.0], [0.0], level=0.9)[1] == 0.0

@@ -218,3 +218,28 @@ def test_a_handful_of_evaluations_is_enough():
     assert np.mean(used) <= 5
     assert max(nested) <= 250
     assert np.mean(nested) <= 160
+
+
+@pytest.mark.parametrize("price", [0.3, 1.0, 4.0])
+def test_a_straight_arm_beside_curved_ones_takes_what_they_leave(price):
+    """Where ``k b s^(b - 1)`` and ``k / (s + h)`` meet the straight arm's slope they stop, in closed form; the rest is its own."""
+    curves = Curves(
+        scale=np.array([[price], [2.0], [30.0]]), shift=np.array([[0.0], [0.0], [5.0]]), power=np.array([[0.0], [0.5], [1.0]])
+    )  # fmt: skip
+    curved = np.array([(2.0 / price) ** 2, 30.0 / price - 5.0])
+    for rest in (0.5, 20.0, 70.0):
+        found = fill(curves, np.zeros(3), np.full(3, 200.0), curved.sum() + rest)
+        np.testing.assert_allclose(found.spend, [rest, *curved], rtol=1e-6)
+        assert found.price == pytest.approx(price, rel=1e-6)
+
+
+def test_a_group_may_be_held_to_just_what_its_arms_need_or_allow():
+    """A ceiling equal to the sum of the floors and a floor equal to the sum of the ends are met, not refused; a little beyond is."""
+    curves = Curves.power_law(level=np.ones(4), at=np.ones(4), exponent=np.full((4, 1), 0.5))
+    low, high = np.full(4, 1.0), np.full(4, 10.0)
+    pair = np.array([0, 1])
+    np.testing.assert_allclose(fill(curves, low, high, 12.0, [Group(members=pair, high=2.0)]).spend, [1, 1, 5, 5], rtol=1e-9)
+    np.testing.assert_allclose(fill(curves, low, high, 24.0, [Group(members=pair, low=20.0)]).spend, [10, 10, 2, 2], rtol=1e-9)
+    for total, wrong, named in ((12.0, Group(members=pair, high=1.9999), "ceiling"), (24.0, Group(members=pair, low=20.0001), "floor")):
+        with pytest.raises(InfeasibleError, match=named):
+            fill(curves, low, high, total, [wrong])

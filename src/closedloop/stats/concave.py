@@ -61,12 +61,11 @@ class Curves:
         h, q = self.shift, 1.0 - self.power
         z = s[:, None] + h
         with np.errstate(divide="ignore", invalid="ignore"):
-            if not h.any():
-                each = np.exp(q * np.log(z)) / q
-            else:
+            each = np.exp(q * np.log(z)) / q
+            if h.any():
                 growth = np.log1p(s[:, None] / h)  # log((s + h) / h)
                 curved = np.exp(q * np.log(h)) * np.where(q == 0.0, growth, np.expm1(q * growth) / q)
-                each = np.where(h > 0.0, curved, np.where(z > 0.0, np.exp(q * np.log(z)) / q, 0.0))
+                each = np.where(h > 0.0, curved, each)
         return np.asarray(np.where(self.scale > 0.0, self.scale * each, 0.0).sum(axis=1))
 
     def marginal(self, s: FloatArray) -> FloatArray:

@@ -63,9 +63,9 @@ def poisson_rate_sequence(count: FloatArray, exposure: FloatArray, *, level: flo
         """Log of the mixture likelihood ratio against ``rate``, less the limit."""
         return np.asarray(mixture - special.xlogy(c, rate) + rate * safe - limit)
 
-    top = (c + 2.0 * np.sqrt((c + 1.0) * (limit + 2.0)) + 4.0 * limit + 10.0) / safe
+    top = (c + 1.0) / safe
     while bool((seen & (excess(top) <= 0)).any()):
-        top = np.where(excess(top) <= 0, 2.0 * top, top)
+        top = 2.0 * top
     low, high = _edges(excess, c / safe, np.zeros_like(c), top)
     low = np.where(c > 0, low, 0.0)
     return np.where(seen, low, 0.0), np.where(seen, high, np.inf)
@@ -95,7 +95,7 @@ def share_sequence(
     def excess(p: FloatArray) -> FloatArray:
         return np.asarray(mixture - special.xlogy(k, p) - special.xlog1py(n - k, -p) - limit)
 
-    inside = np.where(n > 0, k / np.where(n > 0, n, 1.0), 0.5)
+    inside = k / np.maximum(n, 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = _edges(excess, inside, np.zeros_like(k), np.ones_like(k))
     return np.where(k > 0, low, 0.0), np.where(k < n, high, 1.0)

@@ -75,7 +75,7 @@ def certain(
         Two arrays of shape (m,).
     """
     chosen = np.arange(count.shape[1]) if streams is None else np.asarray(streams)
-    if not count.size or not len(chosen):
+    if not len(chosen):
         nothing = np.zeros(len(chosen), dtype=bool)
         return nothing, nothing
     rest_count = count.sum(axis=1, keepdims=True)

@@ -34,7 +34,7 @@ def contrasts(new: FloatArray, old: FloatArray, factor: float = 1.0) -> FloatArr
     """Return ``x`` of each pair for a factor ``h``; 0 where both counts are 0."""
     one, other = math.sqrt(factor) * new, old / math.sqrt(factor)
     total = one + other
-    return np.asarray(np.where(total > 0, (one - other) / np.sqrt(np.where(total > 0, total, 1.0)), 0.0))
+    return np.divide(one - other, np.sqrt(total), out=np.zeros_like(total), where=total > 0)
 
 
 def steps(x: FloatArray) -> FloatArray:
