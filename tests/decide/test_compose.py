@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from closedloop.decide import BudgetDecider
+from closedloop.decide.curves import certain_moves
 from closedloop.decide.identity import decision_id
 from closedloop.records.decision import Constraints
 from closedloop.stats.response import ResponsePrior
@@ -82,3 +83,12 @@ def test_ids_are_made_of_the_plan_the_arm_and_the_new_budget(signals_of):
     assert source["constraints"] == {"total": 2900, "max_step": 0.2, "min_probability": Constraints().min_probability} | {
         "gate": "evidence", "rounding": 5
     }  # fmt: skip
+
+
+def test_a_move_is_certain_at_the_level_of_the_plan(signals_of):
+    """52 closed days of 20 against 23: certain where one false answer in ten is allowed, not where one in a hundred is."""
+    signals = signals_of([20, 23], [100, 100], days=60)
+    for level, certain in ((0.9, True), (0.99, False)):
+        assert certain_moves(signals, np.array([0, 1]), np.array([False, True]), 1 - level) == [certain] * 2
+        plan = BudgetDecider(Constraints(gate="evidence"), level=level, draws=500, looks=(), **SURE).decide(signals)
+        assert [d.triggers["certain"] for d in plan.decisions] == [certain] * 2

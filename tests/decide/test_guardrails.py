@@ -203,7 +203,7 @@ def test_a_strange_platform_cap_does_not_confuse(signals_of):
 
 C00 = ARMS[0]
 REFUSED = [
-    ({}, {"before": 90}, "it starts from"),
+    ({}, {"before": 90}, "the current budget is 100.00"),
     ({"targets": {C00: Target("google", "other")}}, {}, "is not the arm's"),
     ({"blackouts": [(NOW, NOW + timedelta(hours=1))]}, {}, "blackout until 2024-10-04T13:00"),
     ({"allow": [ARMS[1]]}, {}, "not on the allow list"),
@@ -311,6 +311,18 @@ def test_sums_are_cut_to_their_limit_and_no_further(signals_of, caps, left, says
     assert all(h.explanation == says or "cuts that would pay" in h.explanation for h in plan.holds)
     assert says in {h.explanation for h in plan.holds} | {""}
     assert [h.triggers["wanted"] for h in plan.holds if h.triggers["decision_id"] == "a"] in ([], [110.0])
+
+
+def test_of_moves_that_balance_the_last_goes_first(signals_of):
+    """Two rises pay for two cuts, 30 in all: over a daily limit of 29 the least valuable is left out, though it is a rise."""
+    made = [
+        decision(ARMS[i], 100 * MICROS, after * MICROS, key=key)
+        for i, after, key in [(0, 110, "a"), (1, 94, "b"), (3, 91, "c"), (2, 105, "d")]
+    ]
+    signals = signals_of([20] * 4, [100] * 4, arms=ARMS)
+    for most, left in ((30, "abcd"), (29.99, "abc")):
+        plan = Guardrails(Returns(plan_of(signals, made)), max_daily_move=most).decide(signals, now=NOW)
+        assert "".join(d.decision_id for d in plan.decisions) == left
 
 
 def test_what_moved_earlier_today_counts(signals_of):

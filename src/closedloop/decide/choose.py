@@ -130,7 +130,7 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
             move = allocation.after - limits.now
             moved = np.flatnonzero(move)
             gains = sample.gain(position[moved], limits.now[moved], allocation.after[moved])
-            chances = helps(gains, move[moved], allocation.price) if len(moved) else np.empty(0)
+            chances = helps(gains, move[moved], allocation.price)
             small = np.abs(move) < np.maximum(np.maximum(c.min_change * limits.now, c.min_step * MICROS / limits.step), 1.0) - 1e-9
             thin = np.zeros(len(free), dtype=bool)
             thin[moved] = chances < c.min_probability
@@ -155,9 +155,9 @@ def choose(p: Problem, rules: Rules, found: Mapping[int, Why], joint: Draws, rng
                 free[i] = False
             limits = _affordable(c, p, curves, limits, free)
         timing = _time(p, rules, curves, limits, free, allocation, joint, horizon, rng)
-        late = np.empty(0, dtype=np.int64) if timing is None else np.flatnonzero(timing.waits)
-        if timing is None or not len(late) or turn == _PASSES or rules.learning_loss == 0.0:  # a free change can be taken back: no wait
+        if timing is None or turn == _PASSES or rules.learning_loss == 0.0:  # a free change can be taken back: no wait
             break
+        late = np.flatnonzero(timing.waits)
         late = late[np.argsort(timing.act[late] - timing.wait[late], kind="stable")]
         later = _drop(limits, free, p.known, duties, moved[late][~duties.forced[moved[late]]])
         if not len(later):

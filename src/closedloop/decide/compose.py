@@ -49,8 +49,7 @@ def compose(
     """
     allocation, moved, gains = chosen.allocation, chosen.moved, chosen.gains
     position = np.cumsum(p.known) - 1
-    whole = gains.sum(axis=1, dtype=float) if len(moved) else np.zeros(len(joint.level))
-    gain, p_gain, shortfall = summary(whole, level)
+    gain, p_gain, shortfall = summary(gains.sum(axis=1, dtype=float), level)
     added = worth(p.curves, p.limits, allocation)
     order = np.argsort(-added[moved], kind="stable")
     sure = certain_moves(p.signals, moved, allocation.after[moved] > p.limits.now[moved], 1.0 - level)
