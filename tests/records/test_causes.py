@@ -33,6 +33,7 @@ def test_retargeting_and_brand_are_assumed_to_cause_less_and_meet_more():
         (lambda: CausalEvidence(unseen=(0.0, 0.1, 0.1)), "unseen"),
         (lambda: CausalEvidence(moved=-1.0), "moved"),
         (lambda: CausalEvidence(late=1.0), "late"),
+        (lambda: CausalEvidence(follows=1.01), "follows"),
         (lambda: TypePrior(caused=(0.0, 1.0), background=(1.0, 1.0)), "caused"),
         (lambda: TypePrior(caused=(1.0, 1.0), background=(1.0, 1.0), background_spreads=()), "background_spreads"),
         (lambda: TypePrior(caused=(1.0, 1.0), background=(1.0, 1.0), nothing=1.0), "nothing"),

@@ -224,7 +224,7 @@ def _readings(
 ) -> list[Reading]:
     """Return the credited rate under each assumption; none where a kind of touch lacks what is asked for."""
     out = []
-    evidence_of = np.sum([[r.evidence for r in each] for each in bare.values()], axis=0)  # (J, A)
+    evidence_of = np.array([[r.evidence for r in each] for each in bare.values()], dtype=np.float64).sum(axis=0)  # (J, A)
     weights = log_weights(assumed, evidence_of)
     for j, assumption in enumerate(assumed):
         found = _summed(list(bare), [getattr(rates[j], what) for rates in bare.values()], evidence, main)

@@ -11,12 +11,10 @@ from __future__ import annotations
 import attrs
 import numpy as np
 import numpy.typing as npt
-from scipy import signal
 
 from closedloop.records.interval import FloatArray
 from closedloop.records.outcomes import Outcomes
 
-_WEEK = 7
 _HALF_LIFE = 14.0  # days: what an arm's rate of late rests on
 _NOW = (7, 14, 28)  # days that the present level is a mean of: the fewest with enough conversions
 _ENOUGH = 200.0
@@ -57,9 +55,13 @@ class Level:
 
 def smoothed(counts: FloatArray, known: FloatArray) -> FloatArray:
     """Return means of a week around each day over the days that are known, along the last axis."""
-    window = np.ones((1,) * (counts.ndim - 1) + (min(_WEEK, counts.shape[-1]),))
-    total = signal.convolve(counts, window, mode="same", method="direct") if counts.size else counts
-    return np.asarray(total / np.maximum(np.convolve(known, window.ravel(), mode="same"), 1.0))
+    return np.asarray(_of_week(counts) / np.maximum(_of_week(known), 1.0))
+
+
+def _of_week(x: FloatArray) -> FloatArray:
+    """Return sums over the three days before, the day, and the three after it."""
+    upto = np.cumsum(np.pad(x, [(0, 0)] * (x.ndim - 1) + [(4, 3)]), axis=-1)
+    return np.asarray(upto[..., 7:] - upto[..., :-7])
 
 
 def _present(counts: FloatArray, known: FloatArray) -> tuple[int, float]:
