@@ -81,6 +81,9 @@ def test_what_is_out_of_reach_at_first_is_no_duty():
     assert duties.total == 280  # the group at its least, the third arm at its most
     far = limits(300, group(low=400))
     assert Duties.of(far, far, free(0, 1, 2), KNOWN, total=True).groups[0][1] == 240
+    for total, arms, reach in ((100, (0, 1, 2), 240), (100, (0, 1), 260), (1000, (0, 1), 340), (300, (0,), 300)):
+        one = limits(total)
+        assert Duties.of(one, one, free(*arms), KNOWN, total=True).total == reach
 
 
 def test_arms_a_step_outside_their_ends_have_to_move():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from closedloop.decide import BudgetDecider
+from closedloop.decide import BudgetDecider, curves
 from closedloop.decide.curves import _DAYS, _RECENT_DAYS, certain_moves, daily_counts, learn
 from closedloop.records.decision import Constraints
 from closedloop.records.outcomes import Cohorts, SpendDays
@@ -177,3 +177,13 @@ def test_only_days_that_can_have_been_credited_make_a_move_certain(signals_of):
     shared = attrs.evolve(base, outcomes=attrs.evolve(base.outcomes, cohorts=attrs.evolve(c, credit=c.credit + 0.5)))
     assert certain_moves(shared, np.array([0, 1]), np.array([False, True]), 0.1) == [None, None]
     assert certain_moves(base, np.array([], dtype=int), np.array([], dtype=bool), 0.1) == []
+
+
+def test_no_answer_where_no_day_is_closed_or_there_are_too_many(signals_of, monkeypatch):
+    """None says that nothing was looked at: neither days of the last week alone, nor more days and arms than are computed."""
+    move = np.array([0, 1]), np.array([False, True]), 0.1
+    assert certain_moves(signals_of([20, 90], [100, 100], days=7), *move) == [None, None]
+    assert certain_moves(signals_of([20, 90], [100, 100], days=9), *move) == [True, True]
+    for most, found in ((4, True), (3, None)):  # two closed days of two arms
+        monkeypatch.setattr(curves, "_CELLS", most)
+        assert certain_moves(signals_of([20, 90], [100, 100], days=9), *move) == [found] * 2

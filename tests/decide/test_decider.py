@@ -272,8 +272,9 @@ class TestLimits:
     def test_an_arm_that_does_not_spend_its_budget_gets_no_more(self, signals_of, budgets_of):
         """Money that is not spent buys nothing."""
         signals = signals_of([10, 90], [100, 100])
-        plan = BudgetDecider().decide(signals, budgets_of(signals, [100, 300]))
-        assert all(d.after <= d.before for d in plan.decisions if d.arm[1] == "c01")
+        for budget, rises in ((300, False), (200.01, False), (200, True)):  # half of it is spent, and that is enough
+            after = {d.arm[1]: d.after.units for d in BudgetDecider().decide(signals, budgets_of(signals, [100, budget])).decisions}
+            assert (after.get("c01", 0.0) > budget) == rises
 
     def test_at_most_so_many_changes_a_platform(self, signals_of):
         """The limit holds, and the moves that are left balance."""
@@ -341,6 +342,8 @@ class TestBadInput:
         plan = BudgetDecider().decide(signals, {("google", f"c0{i}"): Money.of(100, "EUR") for i in (0, 1)})
         assert reasons(plan)["c02"] == "no_spend"
         assert len(plan.decisions) == 2
+        problem = BudgetDecider().problem(signals, {("google", f"c0{i}"): Money.of(100, "EUR") for i in (0, 1)})
+        assert problem.curves.value(np.full(3, 10_000.0)).round(1).tolist() == [10.0, 30.0, 0.0]  # nor does what it brings count
 
     def test_wrong_money(self, signals_of, budgets_of):
         """Two currencies or a negative budget are errors with a name."""

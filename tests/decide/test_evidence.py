@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import chi2
 
 from closedloop.decide import evidence
-from closedloop.decide.evidence import chance_of_alike, draw, helps, intervals, summary
+from closedloop.decide.evidence import chance_of_alike, draw, draw_for, helps, intervals, summary
 from closedloop.stats.response import HILL, LOG, POWER, Response
 
 
@@ -118,3 +118,19 @@ def test_alike_allows_for_what_each_curve_was_learned_from():
     seen, weight = np.log(value), 1 / (1 / count + own)
     q = (weight * (seen - (weight * seen).sum() / weight.sum()) ** 2).sum()
     assert chance_of_alike(p, np.ones(3, dtype=bool)) == pytest.approx(chi2.sf(q, 2), rel=1e-3)
+
+
+def test_draws_of_a_problem_are_those_of_its_arms(signals_of):
+    """In any order of arms: conversions times value, over what the recent days brought of it, with each arm's own doubt."""
+    signals = signals_of([10, 20, 30], [100, 100, 100], days=28_000)
+    p = SimpleNamespace(
+        signals=signals,
+        value=np.array([1.0, 2.0, 3.0]),
+        uneven=np.array([1.0, 0.5, 0.8]),
+        response=three(),
+        doubt=np.array([0.3, 0.1, 0.0]),
+    )
+    found = draw_for(p, np.array([2, 0, 1]), np.random.default_rng(4), 20_000)
+    np.testing.assert_allclose(found.level.mean(axis=0), [30 * 3 / 0.8, 10, 20 * 2 / 0.5], rtol=0.02)
+    np.testing.assert_allclose(np.log(found.level).std(axis=0), [0.0, 0.3, 0.1], atol=0.005)
+    assert found.response.shape.tolist() == [HILL, POWER, LOG]

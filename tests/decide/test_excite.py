@@ -186,3 +186,34 @@ def test_no_more_is_spent_than_the_largest_cost(signals_of):
     for factor, changes in ((1.01, 4), (0.99, 2), (0.3, 0)):
         found = decide(signals, max_cost=share * factor).provenance["excitation"]
         assert len(found["changes"]) == changes, factor
+
+
+def test_a_pair_moves_by_the_smaller_budget_and_inside_the_ends(signals_of):
+    """A tenth of 47.33 in whole cents, or less where the one that rises meets its ceiling or the one that falls its floor."""
+    signals = signals_of([20, 30], [100.0, 47.33])
+
+    def change(**ends):  # of the second arm, by seed
+        found = set()
+        for seed in (0, 3):  # one of each sign
+            limits = Constraints(**QUIET, **{k: {("google", arm): v for arm, v in each.items()} for k, each in ends.items()})
+            excitation = Excitation(block_days=8, max_cost=0.1, seed=seed)
+            decider = BudgetDecider(limits, excitation=excitation, looks=(), draws=100, response="prior")
+            log = decider.decide(signals).provenance["excitation"]["changes"]
+            assert sum(log.values()) == 0.0
+            found.add(round(log.get("google / c01", 0.0), 2))
+        return found
+
+    assert change() == {4.73, -4.73}
+    assert change(ceilings={"c00": 102.0}) == {4.73, -2.0}
+    assert change(floors={"c01": 45.0}) == {4.73, -2.33}
+    assert change(ceilings={"c01": 48.0}, floors={"c00": 99.5}) == {0.5, -4.73}
+    assert change(ceilings={"c01": 47.34}) == {0.01, -4.73}
+    assert change(ceilings={"c01": 47.33}) == {0.0, -4.73}
+
+
+def test_the_two_moves_of_a_pair_help_together(signals_of):
+    """With one giver and one taker each helps exactly when the plan does: money entered or saved plays no part."""
+    plan = decide(signals_of([20, 40], [100, 100]), max_cost=0.1)
+    assert len(plan.decisions) == 2
+    assert [d.p_gain for d in plan.decisions] == pytest.approx([plan.p_gain] * 2, abs=0.01)
+    assert plan.p_gain > 0.9 or plan.p_gain < 0.1

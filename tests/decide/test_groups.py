@@ -60,7 +60,7 @@ def test_two_groups_of_the_same_arms_are_nested_by_name():
         assert within(100.0, groups, low, high) == 15.0
 
 
-@pytest.mark.parametrize(("ceiling", "rises"), [(195, True), (185, False)])
+@pytest.mark.parametrize(("ceiling", "rises"), [(195, True), (190, True), (185, False)])
 def test_no_budget_rises_to_its_floor_in_a_group_that_has_to_fall(signals_of, ceiling, rises):
     """A floor of 110 needs 190 of the group: with room for them it is met, and the sum is; with less the arm stays and says why."""
     signals = signals_of([20, 20, 20], [100, 100, 100], arms=[("google", "a"), ("google", "b"), ("meta", "c")])

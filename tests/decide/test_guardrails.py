@@ -340,3 +340,36 @@ def test_zero_is_an_amount(signals_of):
     for after, passes in ((0, True), (2**62, False), (-1, False)):
         plan = Guardrails(Returns(plan_of(signals, [decision(ARMS[0], 100 * MICROS, after)]))).decide(signals, now=NOW)
         assert bool(plan.decisions) is passes, after
+
+
+def test_a_rise_however_small_needs_its_cut(signals_of):
+    """A cut of six is denied: a rise of one millionth is not made either, one of nothing changes nothing and stays."""
+    signals = signals_of([20] * 4, [100] * 4, arms=ARMS)
+    for rise, left in ((1, ""), (0, "a")):
+        made = [decision(ARMS[0], 100 * MICROS, 100 * MICROS + rise, key="a"), decision(ARMS[1], 100 * MICROS, 94 * MICROS, key="b")]
+        plan = Guardrails(Returns(plan_of(signals, made)), deny=[ARMS[1]]).decide(signals, now=NOW)
+        assert "".join(d.decision_id for d in plan.decisions) == left
+
+
+def test_a_move_of_nothing_is_never_what_a_limit_leaves_out(signals_of):
+    """Leaving it out would bring no sum nearer to its limit, last in the list or not."""
+    signals = signals_of([20] * 4, [100] * 4, arms=ARMS)
+    for first, second, caps, left in (
+        (110, 94, {"max_daily_move": 15}, "bc"),
+        (90, 106, {"max_daily_move": 15}, "c"),  # the cut goes, and the rise that it pays for
+        (110, 106, {"total_cap": 410}, "ac"),
+    ):
+        amounts = ((0, first, "a"), (1, second, "b"), (2, 100, "c"))
+        made = [decision(ARMS[i], 100 * MICROS, after * MICROS, key=key) for i, after, key in amounts]
+        plan = Guardrails(Returns(plan_of(signals, made)), **caps).decide(signals, now=NOW)
+        assert "".join(d.decision_id for d in plan.decisions) == left
+
+
+def test_what_nobody_can_evaluate_is_unknown(signals_of):
+    """A decider that cannot say what the moves that are left would bring: anything may; without moves it is nothing, for sure."""
+    signals = signals_of([20] * 4, [100] * 4, arms=ARMS)
+    made = [decision(ARMS[0], 100 * MICROS, 95 * MICROS, key="a"), decision(ARMS[1], 100 * MICROS, 94 * MICROS, key="b")]
+    some = Guardrails(Returns(plan_of(signals, made)), deny=[ARMS[1]]).decide(signals, now=NOW)
+    assert (some.gain.low, some.gain.high, some.p_gain, some.expected_shortfall) == (-math.inf, math.inf, 0.0, math.inf)
+    none = Guardrails(Returns(plan_of(signals, made)), deny=ARMS).decide(signals, now=NOW)
+    assert (none.gain.low, none.gain.high, none.p_gain, none.expected_shortfall) == (0.0, 0.0, 0.0, 0.0)

@@ -42,6 +42,16 @@ def test_partners_are_the_fewest_that_reach_the_volume(signals_of, seed):
             assert hold.triggers["weekly_if_merged"] >= 50
 
 
+def test_three_partners_are_named_and_the_others_counted(signals_of):
+    """Of equal campaigns as many as reach 50 a week are partners; words name three, and say how many more there are."""
+    for weekly, others in ((8.0, 6), (11.0, 4), (13.0, 3), (17.0, 2)):
+        found = held(BudgetDecider(Constraints()).decide(signals_of([weekly / 7] * 7, [100] * 7)), "low_volume")
+        lift = found["c00"].lift
+        assert len(found["c00"].triggers["merge_with"]) == others
+        assert [f"c{i:02d}" in lift for i in range(1, 7)] == [i <= min(others, 3) for i in range(1, 7)]
+        assert (f"and {others - 3} more" in lift) == ("more (" in lift) == (others > 3)
+
+
 def test_the_smallest_volume_itself_is_enough(signals_of):
     """Fifty a week is not held; a little less is."""
     plan = BudgetDecider(Constraints()).decide(signals_of([50 / 7, 49.9 / 7, 30], [100, 100, 100]))

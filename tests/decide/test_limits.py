@@ -89,3 +89,13 @@ def test_a_floor_may_meet_its_ceiling():
     assert (found.low[0], found.high[0]) == (10_000, 10_000)
     with pytest.raises(InfeasibleError, match="floor of g / a lies above its ceiling of 100"):
         limits_of(floors={("g", "a"): 100.01}, ceilings={("g", "a"): 100})
+
+
+def test_a_group_limited_twice_is_one_group():
+    """Both floors and both ceilings hold; the floor of 170 is asked for once, so that with the other arm's 60 a total of 230 is met."""
+    google = {"platform": "g"}
+    twice = [GroupLimit(tags=google, floor=170, ceiling=220), GroupLimit(tags=google, ceiling=210), GroupLimit(tags=google, floor=150)]
+    found = limits_of(total=230, floors={("m", "c"): 60}, groups=twice)
+    assert [(g.members.tolist(), g.low, g.high) for g in found.groups] == [([0, 1], 17_000, 21_000)]
+    with pytest.raises(InfeasibleError, match="add up to 230, more than the total"):
+        limits_of(total=229.99, floors={("m", "c"): 60}, groups=twice)

@@ -125,7 +125,7 @@ def test_a_total_within_a_step_is_reached():
 
 
 @pytest.mark.parametrize("chance", [0.3, 0.5, 0.507, 0.51, 0.6, 0.75])
-@pytest.mark.parametrize(("needed", "weekly"), [(0.9, 30.0), (0.9, 0.0), (0.55, 30.0), (0.5, 30.0), (0.4, 30.0)])
+@pytest.mark.parametrize(("needed", "weekly"), [(0.9, 30.0), (0.9, 0.0), (0.9, 0.4), (0.55, 30.0), (0.5, 30.0), (0.4, 30.0)])
 def test_what_a_thin_move_needs(chance, needed, weekly):
     """The volume grows by the squared ratio of z-values; no figure where the odds are about even, no days without a pace."""
     found = weak_move(of([10_000.0], volume=200.0, weekly=weekly, min_probability=needed), 0, 11_050.0, chance)

@@ -52,12 +52,13 @@ def test_with_certain_evidence_the_values_are_closed_forms(signals_of):
 def test_a_costly_change_for_a_small_gain_waits(signals_of):
     """When a change costs half a day's outcome and the difference is unsure, both arms wait, and say for how long and why."""
     signals = signals_of([4, 5], [100, 100], days=7)
-    plan = BudgetDecider(FREE, prior=SURE, response="prior", learning_loss=0.5, learning_days=1).decide(signals)
-    assert not plan.decisions
-    waiting = [h for h in plan.holds if h.reason == "waiting"]
-    assert waiting
-    assert all(h.triggers["value_of_waiting"] > h.triggers["value_of_acting"] for h in waiting)
-    assert all("day" in h.lift for h in waiting)
+    for loss in (0.5, 1.0):
+        plan = BudgetDecider(FREE, prior=SURE, response="prior", learning_loss=loss, learning_days=1).decide(signals)
+        assert not plan.decisions
+        waiting = [h for h in plan.holds if h.reason == "waiting"]
+        assert waiting
+        assert all(h.triggers["value_of_waiting"] > h.triggers["value_of_acting"] for h in waiting)
+        assert all("day" in h.lift for h in waiting)
     clear = BudgetDecider(FREE, prior=SURE, response="prior", learning_loss=0.05, learning_days=1).decide(
         signals_of([10, 60], [100, 100]), horizon=14
     )
@@ -125,8 +126,9 @@ def test_what_days_of_waiting_show(signals_of):
     """Of the cohorts of ``k`` days, each is seen for its age: the mean of the curve's first k shares; all of it where no delay is known."""
     signals = signals_of([10, 30], [100, 100])  # a window of 7 days, an eighth more each day
     seen = next(iter(signals.outcomes.delay.values())).share_seen
-    for days in (1.0, 3.0):
-        assert share_seen(SimpleNamespace(signals=signals), days) == pytest.approx(np.mean(seen[: int(days)]))
+    for days, whole in ((0.4, 1), (1.0, 1), (3.0, 3), (20.0, 20)):
+        ages = [seen[min(a, len(seen) - 1)] for a in range(whole)]
+        assert share_seen(SimpleNamespace(signals=signals), days) == pytest.approx(np.mean(ages))
     bare = attrs.evolve(signals.outcomes, delay={})
     assert share_seen(SimpleNamespace(signals=attrs.evolve(signals, outcomes=bare)), 3.0) == 1.0
 
@@ -183,3 +185,12 @@ def test_values_under_doubt_are_those_of_conjugate_futures(signals_of):
     paired = (wait - act)[look, :, one]
     np.testing.assert_array_equal(found.waits, paired.mean(axis=1) > 2 * paired.std(axis=1) / np.sqrt(scenarios))
     np.testing.assert_allclose(switching_cost(p, np.array([1]), 0.2, 3.0), 0.2 * 3.0 * level[1:])
+
+
+def test_only_looks_inside_the_horizon_are_weighed(signals_of):
+    """Waiting no day, or as long as the plan is meant for, is no choice: without another look the plan is not timed."""
+    signals = signals_of([10, 30], [100, 100])
+    for looks, timed in (((), False), ((0.0, -1.0), False), ((7.0, 9.0), False), ((0.0, 6.5, 7.0), True)):
+        plan = BudgetDecider(FREE, prior=SURE, response="prior", looks=looks, draws=100, scenarios=2).decide(signals, horizon=7.0)
+        assert ("timing" in plan.provenance) == timed
+        assert all(d.triggers.get("days_of_waiting") == (6.5 if timed else None) for d in plan.decisions)

@@ -213,7 +213,7 @@ def _towards(limits: Limits, free: BoolArray, known: BoolArray, platform: IntArr
 
 
 def _over(moved: BoolArray, platform: IntArray, most: int) -> IntArray:
-    return np.flatnonzero(np.bincount(platform[moved], minlength=int(platform.max(initial=0)) + 1) > most)
+    return np.flatnonzero(np.bincount(platform[moved]) > most)
 
 
 def _exchange(

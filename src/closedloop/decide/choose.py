@@ -49,13 +49,13 @@ class Rules:
         scenarios: Simulated futures for it.
     """
 
-    objective: Objective = "expected"
-    risk: float = 0.1
-    learning_loss: float = 0.0
-    learning_days: float = 3.0
-    alike: float = 0.05
-    looks: tuple[float, ...] = (1.0, 3.0)
-    scenarios: int = 16
+    objective: Objective
+    risk: float
+    learning_loss: float
+    learning_days: float
+    alike: float
+    looks: tuple[float, ...]
+    scenarios: int
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -108,9 +108,8 @@ def _decision(
     signals, money = p.signals, MICROS / p.limits.step
     marginal, price = marginal * money, float(allocation.prices[i]) * money
     up = allocation.after[i] > p.limits.now[i]
-    word = "conversions" if p.unit == "conversions" else p.unit
     reason = (
-        f"the next {p.currency} a day here brings {number(marginal)} {word}, {'more' if up else 'less'} than the {number(price)} "
+        f"the next {p.currency} a day here brings {number(marginal)} {p.unit}, {'more' if up else 'less'} than the {number(price)} "
         f"it brings where the plan puts it"
     )
     return Decision(

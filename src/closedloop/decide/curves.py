@@ -120,12 +120,8 @@ def _where(mine: npt.NDArray[np.bool_], one: Response, other: Response) -> Respo
 
 def _positions(signals: Signals) -> IntArray:
     """Return the position in the signals of each arm of the outcomes, -1 where it is not ranked."""
-    arms = signals.outcomes.arms
-    position = np.full(len(arms), -1, dtype=np.int64)
     where = {arm: i for i, arm in enumerate(signals.arms)}
-    for i, arm in enumerate(arms):
-        position[i] = where.get(arm, -1)
-    return position
+    return np.array([where.get(arm, -1) for arm in signals.outcomes.arms], dtype=np.int64)
 
 
 def daily_counts(outcomes: Outcomes, position: IntArray) -> tuple[DailyCounts, DailyCounts]:

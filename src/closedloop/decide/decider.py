@@ -249,7 +249,7 @@ class BudgetDecider:
         if self.constraints.total is not None:  # budgets that are given but not spent stay, and count
             limits = attrs.evolve(limits, total=limits.total - float(budgets[given & ~known].sum()) / step)
         at = np.where(spend > 0.0, spend, 1.0)
-        fitted = self.response == "fitted" and len(signals) > 0
+        fitted = self.response == "fitted"
         learned = learn(signals, at, self.prior, self.observed_weight) if fitted else Learned.nothing(self.prior, at)
         response = attrs.evolve(learned.response, at=at * MICROS / step)  # everything from here on is counted in steps
         conversions = np.zeros(len(signals))

@@ -226,7 +226,7 @@ class Guardrails:
             rule = f"the day's moves would pass {self.max_daily_move / MICROS:,.2f}"
             while kept and moved + sum(abs(move(d)) for d in kept) > self.max_daily_move:
                 net = sum(move(d) for d in kept)  # drop from the heavier side, so that what is left balances
-                heavier = [d for d in kept if net == 0 or (move(d) > 0) == (net > 0)]
+                heavier = [d for d in kept if net == 0 or move(d) * net > 0]
                 kept.remove(heavier[-1])
                 dropped.append((heavier[-1], "guardrail", rule))
         for platform, cap in self.platform_caps.items():

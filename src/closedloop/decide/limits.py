@@ -131,12 +131,18 @@ def _inside(limit: GroupLimit, arms: Arms, known: BoolArray) -> BoolArray:
 
 
 def _groups(c: Constraints, arms: Arms, known: BoolArray, in_steps: float) -> tuple[Group, ...]:
-    found = []
+    found: dict[str, Group] = {}
     for limit in c.groups:
-        high = math.inf if limit.ceiling is None else math.floor(limit.ceiling * in_steps + 1e-9)
-        members = np.flatnonzero(_inside(limit, arms, known))
-        found.append(Group(members=members, low=math.ceil(limit.floor * in_steps - 1e-9), high=high, name=str(limit)))
-    return tuple(g for g in found if len(g.members))
+        low, high = (
+            math.ceil(limit.floor * in_steps - 1e-9),
+            math.inf if limit.ceiling is None else math.floor(limit.ceiling * in_steps + 1e-9),
+        )
+        members, name = np.flatnonzero(_inside(limit, arms, known)), str(limit)
+        if name in found:  # one group limited twice: neither would lie inside the other
+            low, high = max(low, found[name].low), min(high, found[name].high)
+        if len(members):
+            found[name] = Group(members=members, low=low, high=high, name=name)
+    return tuple(found.values())
 
 
 def _check_total(c: Constraints, arms: Arms, known: BoolArray, floor: FloatArray) -> None:
