@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from closedloop.decide import BudgetDecider
+from closedloop.decide.allocate import allocate
+from closedloop.decide.evidence import Draws
+from closedloop.decide.objectives import objective
 from closedloop.errors import ConfigurationError
 from closedloop.records.decision import Constraints
 from closedloop.stats.response import ResponsePrior
@@ -75,6 +78,16 @@ def test_cvar_is_close_to_the_best_tail(signals_of):
     assert tails[int(moved) + 20] >= best - 0.02 * (best - min(tails)) - 1e-9
     expected = after(BudgetDecider(Constraints(**FREE), prior=SURE, response="prior").decide(signals))["c01"] - 100.0
     assert moved < expected  # more careful than the mean
+
+
+def test_the_worst_case_is_at_least_one_draw(signals_of):
+    """Of two draws any move loses in one: nothing moves to speak of. Where both count, it is the best for their mean: ``s ~ level^2``."""
+    signals = signals_of([10, 20], [100, 100])
+    p = BudgetDecider(Constraints(**FREE, max_step=0.5), prior=SURE, response="prior").problem(signals, None)
+    draws = Draws(level=np.array([[10, 30], [20, 10]], np.float32), theta=np.zeros((2, 2), np.float32), response=p.response)
+    for risk, best, within in ((0.01, 10_000, 200), (0.5, 10_000, 200), (0.8, 20_000 * 15**2 / (15**2 + 20**2), 1)):
+        curves, limits = objective("cvar", p, draws, p.known, risk, np.random.default_rng(0))
+        assert allocate(curves, limits, p.known, p.known, whole=False).continuous[0] == pytest.approx(best, abs=within)
 
 
 def test_a_target_cost_sets_the_total(signals_of):

@@ -133,10 +133,8 @@ def _inside(limit: GroupLimit, arms: Arms, known: BoolArray) -> BoolArray:
 def _groups(c: Constraints, arms: Arms, known: BoolArray, in_steps: float) -> tuple[Group, ...]:
     found: dict[str, Group] = {}
     for limit in c.groups:
-        low, high = (
-            math.ceil(limit.floor * in_steps - 1e-9),
-            math.inf if limit.ceiling is None else math.floor(limit.ceiling * in_steps + 1e-9),
-        )
+        low: float = math.ceil(limit.floor * in_steps - 1e-9)
+        high = math.inf if limit.ceiling is None else math.floor(limit.ceiling * in_steps + 1e-9)
         members, name = np.flatnonzero(_inside(limit, arms, known)), str(limit)
         if name in found:  # one group limited twice: neither would lie inside the other
             low, high = max(low, found[name].low), min(high, found[name].high)
