@@ -11,8 +11,9 @@ from closedloop.classify.following import SHARES, assumptions, chances
 from closedloop.records.causes import CausalEvidence
 from closedloop.records.outcomes import ConversionDays
 from closedloop.records.window import AttributionWindow
-from closedloop.stats.background import _SHARE, Reading, _Cells
+from closedloop.stats.background import _SHARE, _Cells
 from closedloop.stats.level import Level
+from closedloop.stats.reading import Reading
 
 WINDOW = AttributionWindow(click="7d", view="1d")
 DAYS = 60
@@ -142,3 +143,14 @@ def test_readings_together_are_the_likelihood_of_all_blocks():
     alone = _Cells.of([free], np.array([k]), np.array([mu]))
     assert both.log_like.shape == (1, 17, len(_SHARE))
     assert alone.log_like.shape == (1, 17, 1)
+
+
+def test_one_day_of_exposures_has_no_past_to_compare(account):
+    """However the account stood on that day: nothing is read from its level."""
+    outcomes = account(np.full((3, DAYS), 0.04), GROWN)
+    c = outcomes.cohorts
+    last = type(c)(**{a.name: getattr(c, a.name)[c.day == c.day.max()] for a in attrs.fields(type(c))})
+    outcomes = attrs.evolve(outcomes, cohorts=last, participation=attrs.evolve(outcomes.participation, cohorts=last))
+    daily = attrs.evolve(outcomes.daily, conversions=np.where(outcomes.daily.day == last.day[0], 100_000.0, outcomes.daily.conversions))
+    for found in (outcomes, attrs.evolve(outcomes, daily=daily)):
+        np.testing.assert_array_equal(classify(found).rate.high, classify(found, follows=0.0).rate.high)

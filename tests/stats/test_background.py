@@ -10,7 +10,6 @@ from closedloop.records.causes import TypePrior
 from closedloop.stats.background import (
     _SHARE,
     _STEP,
-    Reading,
     _Cells,
     _common_draws,
     _loadings,
@@ -21,6 +20,7 @@ from closedloop.stats.background import (
     split,
 )
 from closedloop.stats.measured import Measured
+from closedloop.stats.reading import Reading
 
 PRIORS = [TypePrior(caused=(0.6, 1.0), background=(0.15, 1.0)), TypePrior(caused=(0.25, 1.2), background=(0.6, 1.0))]
 TYPICAL, UNSEEN = 0.01, (1.15, 0.15, 0.1)

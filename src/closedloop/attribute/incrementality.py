@@ -22,8 +22,9 @@ from closedloop.records.causes import CausalEvidence
 from closedloop.records.interval import FloatArray, Intervals
 from closedloop.records.lift import LiftResult
 from closedloop.records.outcomes import Outcomes
-from closedloop.stats.background import Reading, split
+from closedloop.stats.background import split
 from closedloop.stats.measured import measured_by
+from closedloop.stats.reading import Reading
 
 MOST = 1.5  # largest share: some effects of advertising never pass through a touch
 GRID = np.linspace(0.0, MOST, 601)

@@ -17,17 +17,18 @@ import numpy.typing as npt
 from scipy import special
 
 from closedloop.classify.evidence import Evidence
-from closedloop.classify.following import Assumption, assumptions, chances, log_weights
-from closedloop.classify.rates import Rates, fit_rates_under, moments
+from closedloop.classify.following import Assumption, assumptions, log_weights, rates_under
+from closedloop.classify.rates import Rates, moments
 from closedloop.errors import ConfigurationError
 from closedloop.records.arms import Arm, Arms
 from closedloop.records.causes import CausalEvidence
 from closedloop.records.interval import FloatArray, Interval, Intervals
 from closedloop.records.outcomes import Outcomes
 from closedloop.records.signal import GammaMixture
-from closedloop.stats.background import Reading, mean_rate, split
+from closedloop.stats.background import split
 from closedloop.stats.gamma_poisson import GroupPriors
 from closedloop.stats.measured import measured_by
+from closedloop.stats.reading import Reading, mean_rate
 
 
 @runtime_checkable
@@ -163,22 +164,23 @@ def caused_rates(
     main = np.where(used.any(axis=0), used.argmax(axis=0), len(kinds) - 1)
     assumed = assumptions(outcomes, source, kinds, known.follows if hazard else 0.0)
     bare: dict[str, list[Rates]] = {}
+    means = []
     for name, e in kinds.items():
         fitted = rates[name].priors
         assert fitted is not None  # only arms that stand alone have none, and those are never turned into causes
         centre = (fitted.weight * fitted.log_mu).sum(axis=1, keepdims=True)
         flat = np.ones_like(centre)
         weak = GroupPriors(k=_K * flat, weight=flat, log_mu=centre, sd_log_mu=0.0 * flat, informed=fitted.informed)
-        bare[name] = fit_rates_under(
-            source, e, group, len(centre), source.delay.get(name), hazard=hazard, seed=seed, priors=weak,
-            factors=[a.factors[name] for a in assumed], weight=chances(assumed),
-        )  # fmt: skip
+        means.append(np.exp(centre[group, 0]))
+        bare[name] = rates_under(assumed, name, source, e, group, weak, hazard, seed)
     names = list(kinds)
-    mu = np.stack([np.exp(bare[name][0].priors.log_mu[group, 0]) for name in names])[main, np.arange(n)]  # type: ignore[union-attr]
+    mu = np.stack(means)[main, np.arange(n)]
     price = _recent_price(outcomes, evidence, main)
     kinds = {name: attrs.evolve(e, cost_exposure=price.exposures[name]) for name, e in kinds.items()}
     evidence = attrs.evolve(evidence, kinds=kinds, spend_weighted=price.spend)
-    own, *bounds = (_readings(bare, assumed, what, evidence, main) for what in ("mixture", "fewest", "most"))
+    said_by = np.sum([[np.broadcast_to(r.evidence, n) for r in each] for each in bare.values()], axis=0)  # log evidence, shape (J, A)
+    said_by = said_by + log_weights(assumed, said_by)
+    own, *bounds = (_readings(bare, assumed, said_by, what, evidence, main) for what in ("mixture", "fewest", "most"))
     types = list(known.priors)
     said = known.types(arms)
     kind = np.array([types.index(t) for t in said], dtype=np.int64)
@@ -220,18 +222,16 @@ def caused_rates(
 
 
 def _readings(
-    bare: Mapping[str, list[Rates]], assumed: Sequence[Assumption], what: str, evidence: Evidence, main: npt.NDArray[np.intp]
-) -> list[Reading]:
-    """Return the credited rate under each assumption; none where a kind of touch lacks what is asked for."""
+    bare: Mapping[str, list[Rates]], assumed: Sequence[Assumption], log: FloatArray, what: str, evidence: Evidence,
+    main: npt.NDArray[np.intp],
+) -> list[Reading]:  # fmt: skip
+    """Return the credited rate under each assumption, of log weight (J, A); none where a kind of touch lacks what is asked for."""
     out = []
-    evidence_of = np.array([[r.evidence for r in each] for each in bare.values()], dtype=np.float64).sum(axis=0)  # (J, A)
-    weights = log_weights(assumed, evidence_of)
     for j, assumption in enumerate(assumed):
         found = _summed(list(bare), [getattr(rates[j], what) for rates in bare.values()], evidence, main)
         if found is None:
             return []
-        log = weights[j] + evidence_of[j]
-        out.append(Reading(shape=found.shape, rate=found.rate, weight=found.weight, share=assumption.share, evidence=log))
+        out.append(Reading(shape=found.shape, rate=found.rate, weight=found.weight, share=assumption.share, evidence=log[j]))
     return out
 
 

@@ -16,8 +16,11 @@ import numpy.typing as npt
 from scipy import special
 
 from closedloop.classify.evidence import KindEvidence
+from closedloop.classify.rates import Counted, Learned, Rates, delay_covariance, fit_rates, rates_given
+from closedloop.classify.recency import Groups, learn_shares
 from closedloop.records.interval import FloatArray
 from closedloop.records.outcomes import Outcomes
+from closedloop.stats.gamma_poisson import GroupPriors, pearson_dispersion
 from closedloop.stats.level import Level, smoothed
 
 SHARES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)  # nodes of the background's share of the present rate
@@ -56,7 +59,7 @@ def assumptions(outcomes: Outcomes, source: Outcomes, kinds: Mapping[str, KindEv
         follows: Chance that what an arm meets grows with the others' conversions; the rest is demand's and nothing's in equal parts.
     """
     one = {name: np.ones(e.counts.shape) for name, e in kinds.items()}
-    level = Level.of(outcomes)
+    level = Level.of(outcomes) if all(e.counts.shape[1] > 1 for e in kinds.values()) else None  # one block has no past to compare
     if level is None or level.now <= 0.0 or follows <= 0.0 or not any(_moved(source, e, level) for e in kinds.values()):
         return [Assumption(name="nothing", share=None, chance=1.0, factors=one)]
     others = _Others.of(source, next(iter(kinds.values())), level)
@@ -92,6 +95,48 @@ def log_weights(assumed: Sequence[Assumption], evidence: FloatArray) -> FloatArr
     each = np.stack([special.logsumexp(evidence[mine], axis=0) - np.log(mine.sum()) for mine in member])
     told = special.softmax(np.log(chance)[:, None] + each.sum(axis=1, keepdims=True) - each, axis=0)
     return np.asarray(np.log(_ALONE * chance[:, None] + (1.0 - _ALONE) * told)[member.argmax(axis=0)])
+
+
+def rates_under(
+    assumed: Sequence[Assumption], name: str, source: Outcomes, e: KindEvidence, group: Groups, priors: GroupPriors, hazard: float | None,
+    seed: int,
+) -> list[Rates]:  # fmt: skip
+    """Return the posterior of every arm's present rate under each assumption, with its evidence.
+
+    What pasts are like is learned under all of them together, so that a growth that an assumption explains is no trend.
+
+    Args:
+        assumed: The assumptions.
+        name, e: The kind of touch, and its evidence.
+        source: The evidence's source.
+        group: Group of each arm in canonical order, shape (A,).
+        priors: The groups' priors.
+        hazard: Probability of a break per day; where it is None there is one assumption.
+        seed: Seed of the draws of the delay curve.
+    """
+    n_groups, curve = len(priors.k), source.delay.get(name)
+    if len(assumed) == 1:
+        return [fit_rates(source, e, group, n_groups, curve, hazard=hazard, seed=seed, priors=priors)]
+    scatter, covariance = pearson_dispersion(e.pearson, group, n_groups), delay_covariance(curve, seed)
+    read, more = [_counting(e, a.factors[name]) for a in assumed], []
+    blocks = [Counted.of(source, own, covariance).blocks(group, scatter, covariance, whole=False) for own in read]
+    for a, b in zip(assumed, blocks, strict=True):
+        more.append((b.counts * np.log(a.factors[name])).sum(axis=1))  # evidences leave it out
+    weighed = [(b, m + w) for b, m, w in zip(blocks, more, np.log(chances(assumed)), strict=True)]
+    share, pasts = learn_shares(weighed, priors, hazard or 0.0)
+    learned = Learned(hazard=hazard, priors=priors, scatter=scatter, share=share, covariance=covariance)
+    found = []
+    for j, (own, m) in enumerate(zip(read, more, strict=True)):
+        rates = rates_given(learned, source, own, group, past=None if pasts is None else pasts[j])
+        found.append(attrs.evolve(rates, evidence=rates.evidence + m))
+    return found
+
+
+def _counting(e: KindEvidence, factor: FloatArray) -> KindEvidence:
+    """Return evidence whose past exposures count for something else at the present rate."""
+    exposures = e.exposures * factor
+    more = None if e.untagged_exposures is None else e.untagged_exposures * factor
+    return attrs.evolve(e, exposures=exposures, exposure=exposures.sum(axis=1), untagged_exposures=more)
 
 
 def _exposed(source: Outcomes, e: KindEvidence) -> tuple[npt.NDArray[np.int32], FloatArray]:

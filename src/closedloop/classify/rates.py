@@ -225,59 +225,12 @@ def learn(
     priors: GroupPriors | None = None,
 ) -> tuple[Learned, list[Past] | None]:
     """Return what the arms have in common, and their pasts where all were looked at; arguments as in `fit_rates`."""
-    scatter, covariance = pearson_dispersion(e.pearson, group, n_groups), _delay_covariance(curve, seed)
+    scatter, covariance = pearson_dispersion(e.pearson, group, n_groups), delay_covariance(curve, seed)
     blocks = Counted.of(outcomes, e, covariance).blocks(group, scatter, covariance, whole=hazard is None)
     if priors is None:
         priors = fit_group_priors(blocks.counts.sum(axis=1), blocks.exposures.sum(axis=1), group, n_groups)
     share, past = learn_shares([(blocks, np.zeros(len(e.count)))], priors, hazard or 0.0)
     return Learned(hazard=hazard, priors=priors, scatter=scatter, share=share, covariance=covariance), None if past is None else past[0]
-
-
-def fit_rates_under(
-    outcomes: Outcomes,
-    e: KindEvidence,
-    group: Groups,
-    n_groups: int,
-    curve: DelayCurve | None,
-    *,
-    hazard: float | None,
-    seed: int,
-    priors: GroupPriors,
-    factors: Sequence[FloatArray],
-    weight: FloatArray,
-) -> list[Rates]:
-    """Return the posterior of every arm's present rate under each of some assumptions of what past exposures count for, with its evidence.
-
-    What pasts are like is learned under all of them together, so that a growth that an assumption explains is no trend.
-
-    Args:
-        outcomes, e, group, n_groups, curve, hazard, seed: As in `fit_rates`.
-        priors: Group priors.
-        factors: What the exposures of each block count for, J of shape (A, B); only ones where ``hazard`` is None.
-        weight: Prior probability of each assumption, shape (J,).
-    """
-    if len(factors) == 1:  # nothing to weigh
-        rates = fit_rates(outcomes, e, group, n_groups, curve, hazard=hazard, seed=seed, priors=priors)
-        return [attrs.evolve(rates, evidence=np.zeros(len(e.count)))]
-    scatter, covariance = pearson_dispersion(e.pearson, group, n_groups), _delay_covariance(curve, seed)
-    assumed = [_counting(e, factor) for factor in factors]
-    blocks = [Counted.of(outcomes, own, covariance).blocks(group, scatter, covariance, whole=False) for own in assumed]
-    more = [(b.counts * np.log(factor)).sum(axis=1) for b, factor in zip(blocks, factors, strict=True)]  # evidences leave it out
-    others = [(b, m + w) for b, m, w in zip(blocks, more, np.log(weight), strict=True)]
-    share, pasts = learn_shares(others, priors, hazard or 0.0)
-    learned = Learned(hazard=hazard, priors=priors, scatter=scatter, share=share, covariance=covariance)
-    found = []
-    for j, (own, m) in enumerate(zip(assumed, more, strict=True)):
-        rates = rates_given(learned, outcomes, own, group, past=None if pasts is None else pasts[j])
-        found.append(attrs.evolve(rates, evidence=rates.evidence + m))
-    return found
-
-
-def _counting(e: KindEvidence, factor: FloatArray) -> KindEvidence:
-    """Return evidence whose past exposures count for something else at the present rate."""
-    exposures = e.exposures * factor
-    more = None if e.untagged_exposures is None else e.untagged_exposures * factor
-    return attrs.evolve(e, exposures=exposures, exposure=exposures.sum(axis=1), untagged_exposures=more)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -390,7 +343,7 @@ def rates_given(learned: Learned, outcomes: Outcomes, e: KindEvidence, group: Gr
     return rates.scaled(np.ones((1, n)), e.blind_spread[None] ** 2, np.ones(1)) if e.blind_spread.any() else rates
 
 
-def _delay_covariance(curve: DelayCurve | None, seed: int) -> FloatArray:
+def delay_covariance(curve: DelayCurve | None, seed: int) -> FloatArray:
     """Return the covariance of the log share seen at each young age from draws of the curve, shape (J - 1, J - 1); empty without one."""
     if curve is None or len(curve.share_seen) < 2:
         return np.empty((0, 0))

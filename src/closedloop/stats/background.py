@@ -26,6 +26,7 @@ from closedloop.records.causes import TypePrior
 from closedloop.records.interval import FloatArray
 from closedloop.stats.gamma_mixture import mixture_quantile
 from closedloop.stats.measured import Measured
+from closedloop.stats.reading import Reading, mean_rate
 
 IntArray = npt.NDArray[np.integer]
 
@@ -60,23 +61,6 @@ class Causes:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Reading:
-    """Posterior of the credited rate of A arms under one assumption, a Gamma mixture under a Gamma(k, k / mu) prior.
-
-    Args:
-        shape, rate, weight: Shape (A, R).
-        share: The background's share of the rate that is assumed; None where the assumption does not speak of it.
-        evidence: Log evidence of the assumption with its prior probability, shape (A,), or a number.
-    """
-
-    shape: FloatArray
-    rate: FloatArray
-    weight: FloatArray
-    share: float | None = None
-    evidence: FloatArray | float = 0.0
-
-
-@attrs.frozen(kw_only=True, eq=False)
 class _Cells:
     """Nodes of some arms: log credited rate (A, G), its log likelihood, (A, G, Z), or (A, G, 1) where it does not know of the shares."""
 
@@ -95,7 +79,7 @@ class _Cells:
         low, high = (np.log(mixture_quantile(level, shape, rate, weight)) for level in (0.0005, 0.9995))
         low = np.maximum(low, high - _REACH)
         log_g = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, _G)
-        found = np.stack([_log_density(r, log_g) + e[:, None] for r, e in zip(readings, evidence, strict=True)])  # (J, A, G)
+        found = np.stack([r.log_density(log_g) + e[:, None] for r, e in zip(readings, evidence, strict=True)])  # (J, A, G)
         shares = {j: r.share for j, r in enumerate(readings) if r.share is not None}
         free = [j for j, r in enumerate(readings) if r.share is None]
         log = special.logsumexp(found[free], axis=0)[:, :, None] if free else np.full((n, _G, 1), -np.inf)
@@ -133,14 +117,6 @@ class _Cells:
                 i = place[int(measured.arm[m])]
                 log[i] += measured.log_likelihood(m, np.exp(log_r[i]), np.exp(log_b[i]), v)
         return log
-
-
-def _log_density(reading: Reading, log_g: FloatArray) -> FloatArray:
-    """Log density of the logarithm of the credited rate at some nodes, shape (A, G)."""
-    s, r, w = reading.shape[:, None, :], reading.rate[:, None, :], reading.weight[:, None, :]
-    x = log_g[:, :, None]
-    parts = s * (x + np.log(r)) - r * np.exp(x) - special.gammaln(s) + np.log(np.maximum(w, 1e-300))
-    return np.asarray(special.logsumexp(parts, axis=2))
 
 
 def _student(x: FloatArray, place: FloatArray, spread: FloatArray, nu: int) -> FloatArray:
@@ -262,13 +238,6 @@ def split(
     for own in (cells, *(_Cells.of(bound, k, mu) for bound in bounds)):
         answers.append(_arm_draws(own, measured, log_v, kind, platform, nodes, v_at, r_at, b_at, factors, each, rng))
     return answers
-
-
-def mean_rate(readings: Sequence[Reading]) -> FloatArray:
-    """Return the posterior mean of the credited rate over all assumptions, shape (A,)."""
-    means = np.stack([(r.weight * r.shape / r.rate).sum(axis=1) for r in readings])
-    weight = special.softmax(np.stack([np.broadcast_to(r.evidence, means[0].shape) for r in readings]), axis=0)
-    return np.asarray((weight * means).sum(axis=0))
 
 
 def _thinned(at: npt.NDArray[np.intp], measured: Measured) -> npt.NDArray[np.intp]:
